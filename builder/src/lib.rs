@@ -1,0 +1,1 @@
+//! Recipes, hermetic builds, rebuild-and-compare, SBOM, release assembly

@@ -1,0 +1,1 @@
+//! The state machine, pure: operators, devices, policy, build rounds, proposals and tally

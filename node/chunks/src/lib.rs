@@ -1,0 +1,1 @@
+//! FastCDC cutting, UnixFS DAGs and CIDs, the block store, verified traversal with bounds

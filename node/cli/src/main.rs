@@ -1,0 +1,2 @@
+//! The `instar` program.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The Malachite adapter: context, codecs, the app loop

@@ -1,0 +1,1 @@
+//! The node: where the adapters meet

@@ -1,0 +1,1 @@
+//! The embedded IPFS peer and the data swarm

@@ -1,0 +1,1 @@
+//! Entries, lanes, blocks, certificates, the git store and sync packs

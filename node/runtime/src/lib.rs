@@ -1,0 +1,1 @@
+//! Dapps: the ABI, images from CIDs, budgets

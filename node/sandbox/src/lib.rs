@@ -1,0 +1,1 @@
+//! Run one command in a sealed container, by a single-threaded helper

@@ -1,0 +1,1 @@
+//! The authenticated state on disk: a Jellyfish Merkle tree over redb

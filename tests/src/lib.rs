@@ -1,0 +1,1 @@
+//! Tests across rooms: support, end to end, interop, faults, bench

@@ -1,0 +1,1 @@
+//! Supervise one program: stage, swap, probation, revert
