@@ -1,1 +1,1 @@
-//! Tests across rooms: support, end to end, interop, faults, bench
+//! Support for tests that cross rooms.
