@@ -1,1 +1,27 @@
-//! Entries, lanes, blocks, certificates, the git store and sync packs
+//! Entries, lanes, blocks, certificates, the git store and sync packs.
+//!
+//! This room checks bytes, signatures and certificates. It knows no rule of the state machine: whether an entry may do
+//! what it asks for, and who may have a lane, is decided elsewhere.
+
+pub mod oid;
+
+pub mod entry;
+pub mod lane;
+
+pub mod block;
+pub mod receipt;
+
+pub mod certificate;
+pub mod validators;
+pub mod vote;
+
+pub mod genesis;
+
+pub use block::{Block, BlockDraft, Header};
+pub use certificate::{Certificate, CertificateError, CommitSignature};
+pub use entry::{Entry, EntryError, MAX_ENTRY_BYTES};
+pub use genesis::{Genesis, GenesisDapp, GenesisOperator, GenesisRelease, GenesisValidator, Keys};
+pub use lane::{DeviceId, Lane, LaneCommit, LaneRange};
+pub use oid::Oid;
+pub use receipt::{Event, Outcome, Receipt, ReceiptLine};
+pub use validators::{Validator, ValidatorSet, ValidatorSetError};
