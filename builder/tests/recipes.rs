@@ -1,0 +1,5 @@
+//! Whole builds in the sandbox.
+
+fn main() {
+    instar_sandbox::init();
+}
