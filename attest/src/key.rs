@@ -9,7 +9,6 @@ use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, HexError, hex_bytes, hex_newtype};
-use std::str::FromStr;
 
 hex_newtype!(
     /// An Ed25519 public key, 32 bytes. Whether it is a usable point is checked when it verifies.
@@ -22,8 +21,6 @@ hex_newtype!(
     Signature,
     64
 );
-
-use serde::{Deserializer, Serializer};
 
 /// What a key may sign. A key has exactly one purpose; the ledger registers keys by purpose, and every signed byte
 /// string begins with a domain that belongs to one purpose.
