@@ -1,1 +1,16 @@
-//! The Malachite adapter: context, codecs, the app loop
+//! The Malachite adapter: context, signatures, codecs, and the loop between the engine and the node.
+//!
+//! A value is a block's commit id; what is needed to test it travels beside it, in proposal parts. This room is the
+//! *frozen kernel* of the chain: signed bytes, codecs, the write-ahead log and the locks stay as they are in
+//! `docs/formats/consensus.md`, whatever release runs. It knows no rule of the state machine: whether a block is good
+//! is the [`Host`]'s answer.
+
+mod config;
+mod host;
+mod work;
+
+pub use config::{Config, Timeouts};
+pub use host::{
+    Candidate, Host, MAX_PAYLOAD_BYTES, Next, Origin, Proposed, Start, Verdict,
+};
+pub use work::WorkSignal;
