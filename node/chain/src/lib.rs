@@ -1,1 +1,18 @@
-//! The state machine, pure: operators, devices, policy, build rounds, proposals and tally
+//! The state machine, pure: operators, devices, validators, policy, build rounds, proposals and tally, the dapp
+//! registry.
+//!
+//! A block goes in as a value, changes to the state and receipts come out. This room reads no clock, draws no
+//! randomness and does no I/O: times and heights stand in the block, the state is behind [`StateView`], dapps are
+//! behind [`DappHost`]. It knows nothing of disks, networks or consensus.
+
+pub mod keys;
+pub mod view;
+
+pub mod block;
+pub mod host;
+
+pub use block::{BlockError, BlockInput, BlockOutput};
+pub use host::{
+    DappCall, DappContext, DappEntry, DappFailure, DappHost, DappResult, Migration, Verdict,
+};
+pub use view::{KeySpace, MemoryState, Overlay, StateError, StateView, Writes};
