@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use instar_attest::PublicKey;
 use instar_attest::json::{self, JsonError};
+use instar_attest::{ChainId, PublicKey};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::grammar::{self, GrammarError};
 use crate::validators::{Validator, ValidatorSet, ValidatorSetError};
 
 /// The largest `genesis.json`, in bytes.
@@ -109,6 +110,11 @@ impl Genesis {
     /// Reads `genesis.json`.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, JsonError> {
         json::from_slice(bytes, MAX_GENESIS_BYTES)
+    }
+
+    /// The chain's id: that of the commit which holds this genesis.
+    pub fn chain_id(&self) -> Result<ChainId, GrammarError> {
+        Ok(grammar::genesis_objects(self)?[0].id.into())
     }
 
     /// The validator set of height 1.

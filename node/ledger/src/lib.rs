@@ -17,11 +17,24 @@ pub mod vote;
 
 pub mod genesis;
 
+pub mod grammar;
+pub mod sshsig;
+
+pub mod mark;
+pub mod pack;
+pub mod store;
+
+pub mod http;
+
+mod journal;
+
 pub use block::{Block, BlockDraft, Header};
 pub use certificate::{Certificate, CertificateError, CommitSignature};
 pub use entry::{Entry, EntryError, MAX_ENTRY_BYTES};
 pub use genesis::{Genesis, GenesisDapp, GenesisOperator, GenesisRelease, GenesisValidator, Keys};
 pub use lane::{DeviceId, Lane, LaneCommit, LaneRange};
+pub use mark::{Mark, MarkError, MarkFile};
 pub use oid::Oid;
 pub use receipt::{Event, Outcome, Receipt, ReceiptLine};
+pub use store::{Imported, OpenOptions, Store, StoreError};
 pub use validators::{Validator, ValidatorSet, ValidatorSetError};

@@ -1,0 +1,263 @@
+//! Blocks, the trunk and its tip.
+
+use std::fs;
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::path::Path;
+
+use super::lanes::at;
+use super::objects::Objects;
+use super::{PRIVATE_DIR, Store, StoreError, io_error};
+use crate::block::{Block, BlockDraft};
+use crate::certificate::Certificate;
+use crate::grammar::{self, CERTIFICATE_FILE, GrammarError, Kind, Loose, Object};
+use crate::journal::RecordKind;
+use crate::oid::Oid;
+use crate::pack;
+
+impl Store {
+    /// Writes a block. It is durable when this returns, and stands on no ref until it is final.
+    pub fn write_block(&mut self, draft: &BlockDraft) -> Result<Oid, StoreError> {
+        let mut objects = grammar::block_tree(draft)?;
+        let bytes = grammar::block_commit(&objects[0].id, &draft.header, &draft.receipts);
+        let commit = Object::new(Kind::Commit, bytes);
+        let id = commit.id;
+        if draft.header.chain != self.chain {
+            return Err(StoreError::Draft(GrammarError::OtherChain {
+                expected: self.chain,
+                got: draft.header.chain,
+            }));
+        }
+        if !self.objects.contains(&draft.header.parent) {
+            return Err(StoreError::NotFound {
+                id: draft.header.parent,
+                kind: Kind::Commit,
+            });
+        }
+        self.check_ranges(&id, &draft.header.lanes, |head| {
+            self.verified_lane_commit(head)
+        })?;
+        objects.insert(0, commit);
+        objects.retain(|o| !self.objects.contains(&o.id));
+        if !objects.is_empty() {
+            let record = pack::write(objects.iter().map(|o| (o.kind, o.bytes.as_slice())));
+            self.writer()?
+                .journal
+                .append(RecordKind::Objects, &record)
+                .map_err(io_error("appending to the journal"))?;
+            self.objects.add(objects);
+        }
+        self.flush_if_due()?;
+        Ok(id)
+    }
+
+    /// Reads a block: every byte of the commit, its tree and its files is rebuilt and compared.
+    pub fn read_block(&self, id: &Oid) -> Result<Block, StoreError> {
+        grammar::read_block(*id, &self.chain, |id, kind| self.objects.read(id, kind))
+            .map_err(|error| at(id, error))
+    }
+
+    /// The height and the id of the newest final block; genesis is height 0.
+    pub fn head(&self) -> (u64, Oid) {
+        let last = self.trunk.len() - 1;
+        (last as u64, self.trunk[last])
+    }
+
+    /// The final block at `height`; genesis at 0.
+    pub fn block_at(&self, height: u64) -> Option<Oid> {
+        self.trunk.get(usize::try_from(height).ok()?).copied()
+    }
+
+    /// The certificate of the newest final block; none at genesis.
+    pub fn tip_certificate(&self) -> Option<&Certificate> {
+        self.tip.as_ref()
+    }
+
+    /// The certificate of the final block at `height`: from the next block, or from the tip.
+    pub fn certificate_at(&self, height: u64) -> Result<Option<Certificate>, StoreError> {
+        if height == self.head().0 {
+            return Ok(self.tip.clone());
+        }
+        match self.block_at(height + 1) {
+            Some(next) => Ok(self.read_block(&next)?.previous),
+            None => Ok(None),
+        }
+    }
+
+    /// Makes a block the head: trunk, tip and the lanes that it merges move together.
+    ///
+    /// The caller has verified the certificate against the validator set of the height: this room has no state and
+    /// can't know the set. A block that is the head already is no error.
+    pub fn finalize(&mut self, block: &Oid, certificate: &Certificate) -> Result<(), StoreError> {
+        if certificate.block != *block {
+            return Err(StoreError::OtherBlock {
+                block: *block,
+                certified: certificate.block,
+                height: certificate.height,
+            });
+        }
+        let bytes = certificate.to_bytes().map_err(|source| {
+            StoreError::Draft(GrammarError::Json {
+                file: CERTIFICATE_FILE,
+                source,
+            })
+        })?;
+        if self.head() == (certificate.height, *block) {
+            return Ok(());
+        }
+        let next = self.check_next(certificate)?;
+        self.writer()?
+            .journal
+            .append(RecordKind::Final, &bytes)
+            .map_err(io_error("appending to the journal"))?;
+        self.apply(&next, certificate)?;
+        self.flush_if_due()
+    }
+
+    fn check_next(&self, certificate: &Certificate) -> Result<Block, StoreError> {
+        let block = self.read_block(&certificate.block)?;
+        let (height, head) = self.head();
+        if block.header.height != certificate.height {
+            return Err(StoreError::OtherBlock {
+                block: block.id,
+                certified: certificate.block,
+                height: certificate.height,
+            });
+        }
+        if block.header.height != height + 1 || block.header.parent != head {
+            return Err(StoreError::NotNext {
+                block: block.id,
+                height: block.header.height,
+                head: height,
+            });
+        }
+        Ok(block)
+    }
+
+    /// Moves the trunk in memory; the journal has the certificate.
+    pub(super) fn move_trunk(&mut self, certificate: &Certificate) -> Result<(), StoreError> {
+        let block = self.check_next(certificate)?;
+        self.apply(&block, certificate)
+    }
+
+    fn apply(&mut self, block: &Block, certificate: &Certificate) -> Result<(), StoreError> {
+        for range in &block.header.lanes {
+            let lane = range.lane();
+            let ahead = match self.lane_head(&lane) {
+                // What was merged first stands: a lane that has something else there follows the trunk.
+                Some((head, seq)) if seq >= range.to => {
+                    self.lane_commit_at(&head, range.to)? == Some(range.head)
+                }
+                _ => false,
+            };
+            if !ahead {
+                self.lanes.insert(lane, (range.head, range.to));
+            }
+        }
+        self.trunk.push(block.id);
+        self.tip = Some(certificate.clone());
+        Ok(())
+    }
+
+    /// The tip's objects: commit, tree, blob. None at genesis.
+    pub(super) fn tip_objects(&self) -> Result<Option<[Object; 3]>, StoreError> {
+        let Some(certificate) = &self.tip else {
+            return Ok(None);
+        };
+        let time_ms = self.read_block(&certificate.block)?.header.time_ms;
+        let [tree, blob] = grammar::tip_tree(certificate)?;
+        let bytes = grammar::tip_commit(&self.chain, certificate, &tree.id, time_ms);
+        let commit = Object::new(Kind::Commit, bytes);
+        Ok(Some([commit, tree, blob]))
+    }
+
+    /// Reads a tip: its parent must be the head, and its bytes what its certificate makes of them.
+    pub(super) fn read_tip(&self, id: &Oid) -> Result<Certificate, StoreError> {
+        let wrong = |source| StoreError::Grammar { id: *id, source };
+        let commit = self.objects.read(id, Kind::Commit)?;
+        let (parent, tree) = grammar::read_tip_parent(&commit).map_err(wrong)?;
+        let (height, head) = self.head();
+        let files = self.objects.read(&tree, Kind::Tree)?;
+        let [(CERTIFICATE_FILE, blob)] = grammar::files_of(&files).map_err(wrong)?[..] else {
+            return Err(wrong(GrammarError::Part {
+                what: "tip",
+                part: "tree of one certificate.json",
+            }));
+        };
+        let bytes = self.objects.read(&blob, Kind::Blob)?;
+        let certificate = Certificate::from_bytes(&bytes).map_err(|e| wrong(e.into()))?;
+        if parent != head || certificate.block != head || certificate.height != height {
+            return Err(StoreError::OtherBlock {
+                block: head,
+                certified: certificate.block,
+                height: certificate.height,
+            });
+        }
+        let time_ms = self.read_block(&head)?.header.time_ms;
+        let rebuilt = grammar::tip_commit(&self.chain, &certificate, &tree, time_ms);
+        grammar::same("tip", &commit, &rebuilt).map_err(wrong)?;
+        Ok(certificate)
+    }
+}
+
+/// The block ids of a trunk by height, genesis first, by walking first parents.
+pub(super) fn walk_trunk(objects: &Objects, head: Oid) -> Result<Vec<Oid>, StoreError> {
+    let mut out = vec![head];
+    let mut next = head;
+    loop {
+        let bytes = objects.read(&next, Kind::Commit)?;
+        let loose = Loose::read("block", &bytes)
+            .map_err(|source| StoreError::Grammar { id: next, source })?;
+        let Some(parent) = loose.parents.first() else {
+            break;
+        };
+        out.push(*parent);
+        next = *parent;
+    }
+    out.reverse();
+    Ok(out)
+}
+
+fn heights_path(path: &Path) -> std::path::PathBuf {
+    path.join(PRIVATE_DIR).join("heights")
+}
+
+/// Reads the list of heights, or rebuilds it from the trunk when it does not end in `head`.
+pub(super) fn load_heights(
+    path: &Path,
+    objects: &Objects,
+    head: Oid,
+) -> Result<(Vec<Oid>, usize), StoreError> {
+    let bytes = fs::read(heights_path(path)).unwrap_or_default();
+    let list: Vec<Oid> = bytes
+        .as_chunks::<32>()
+        .0
+        .iter()
+        .map(|id| Oid::from_bytes(*id))
+        .collect();
+    // A crash within a flush leaves heights that the refs don't have yet: they come again from the journal.
+    match list.iter().rposition(|id| *id == head) {
+        Some(at) => Ok((list[..=at].to_vec(), at + 1)),
+        None => Ok((walk_trunk(objects, head)?, 0)),
+    }
+}
+
+/// Appends what the list lacks.
+pub(super) fn store_heights(path: &Path, trunk: &[Oid], on_disk: usize) -> Result<(), StoreError> {
+    let what = "writing the list of heights";
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(heights_path(path))
+        .map_err(io_error(what))?;
+    let keep = on_disk as u64 * 32;
+    let bytes: Vec<u8> = trunk[on_disk..]
+        .iter()
+        .flat_map(|id| *id.as_bytes())
+        .collect();
+    file.set_len(keep)
+        .and_then(|()| file.seek(SeekFrom::Start(keep)))
+        .and_then(|_| file.write_all(&bytes))
+        .and_then(|()| file.sync_data())
+        .map_err(io_error(what))
+}

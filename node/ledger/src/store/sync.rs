@@ -1,0 +1,254 @@
+//! Packs between nodes: what is sent of a lane or a block, and what is taken in.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use instar_attest::PublicKey;
+
+use super::lanes::at;
+use super::{Store, StoreError, io_error};
+use crate::block::MAX_COMMITS_A_BLOCK;
+use crate::grammar::{self, Kind, Loose, Object, SignedLaneCommit};
+use crate::journal::RecordKind;
+use crate::lane::{Lane, LaneCommit, LaneRange};
+use crate::oid::Oid;
+use crate::pack;
+
+/// A lane commit whose every signature holds, and the key that signed it.
+type Verified = Arc<(LaneCommit, PublicKey)>;
+
+/// What a pack brought that was not known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Lane commits, with every signature checked under the key they name.
+    pub lane_commits: Vec<LaneCommit>,
+    /// Blocks, in the exact grammar; nothing is said about their state or finality.
+    pub blocks: Vec<Oid>,
+}
+
+impl Store {
+    /// The commits of a lane after sequence number `after`, oldest first, as a pack; at most
+    /// [`MAX_COMMITS_A_BLOCK`] of them.
+    pub fn pack_lane(&self, lane: &Lane, after: u64) -> Result<Vec<u8>, StoreError> {
+        let mut objects = Vec::new();
+        if let Some((head, seq)) = self.lane_head(lane) {
+            let last = seq.min(after.saturating_add(MAX_COMMITS_A_BLOCK));
+            let from = self.lane_commit_at(&head, last)?.unwrap_or(head);
+            for id in self.lane_range(&from, after)? {
+                self.collect(&id, &mut objects)?;
+            }
+        }
+        Ok(write(&objects))
+    }
+
+    /// One lane commit as a pack, for gossip.
+    pub fn pack_commit(&self, id: &Oid) -> Result<Vec<u8>, StoreError> {
+        let mut objects = Vec::new();
+        self.collect(id, &mut objects)?;
+        Ok(write(&objects))
+    }
+
+    /// A block and the lane commits that it merges, as a pack.
+    pub fn pack_block(&self, id: &Oid) -> Result<Vec<u8>, StoreError> {
+        let block = self.read_block(id)?;
+        let mut objects = Vec::new();
+        for range in &block.header.lanes {
+            for commit in self.lane_range(&range.head, range.from - 1)? {
+                self.collect(&commit, &mut objects)?;
+            }
+        }
+        self.collect(id, &mut objects)?;
+        Ok(write(&objects))
+    }
+
+    /// A commit, its tree, and the tree's files.
+    fn collect(&self, id: &Oid, out: &mut Vec<(Kind, Vec<u8>)>) -> Result<(), StoreError> {
+        let wrong = |source| StoreError::Grammar { id: *id, source };
+        let commit = self.objects.read(id, Kind::Commit)?;
+        let tree_id = Loose::read("commit", &commit).map_err(wrong)?.tree;
+        let tree = self.objects.read(&tree_id, Kind::Tree)?;
+        let blobs = grammar::files_of(&tree)
+            .map_err(wrong)?
+            .into_iter()
+            .map(|(_, blob)| self.objects.read(&blob, Kind::Blob))
+            .collect::<Result<Vec<_>, _>>()?;
+        out.push((Kind::Commit, commit));
+        out.push((Kind::Tree, tree));
+        out.extend(blobs.into_iter().map(|blob| (Kind::Blob, blob)));
+        Ok(())
+    }
+
+    /// Takes in a pack of at most `max` bytes. See [`Store::import_pack_from`]; here any key may sign a lane.
+    pub fn import_pack(&mut self, bytes: &[u8], max: usize) -> Result<Imported, StoreError> {
+        self.import_pack_from(bytes, max, |_, _| true)
+    }
+
+    /// Takes in a pack of at most `max` bytes, all of it or nothing.
+    ///
+    /// Nothing reaches the disk before all of this holds: the pack is within its bounds; every commit that is new is a
+    /// lane commit or a block of this chain in the exact grammar; every signature holds; `may_sign` takes each lane
+    /// commit's key; every commit continues its parent and has all that it names, in the pack or in the store; and
+    /// nothing is in the pack that no commit names. What was taken in is durable, and stands on no ref.
+    pub fn import_pack_from(
+        &mut self,
+        bytes: &[u8],
+        max: usize,
+        mut may_sign: impl FnMut(&Lane, &PublicKey) -> bool,
+    ) -> Result<Imported, StoreError> {
+        let mut fresh: HashMap<Oid, Object> = HashMap::new();
+        let mut order = Vec::new();
+        for object in pack::read(bytes, max)? {
+            if !self.objects.contains(&object.id) && !fresh.contains_key(&object.id) {
+                order.push(object.id);
+                fresh.insert(object.id, object);
+            }
+        }
+        let mut named: HashSet<Oid> = HashSet::new();
+        let mut imported = Imported::default();
+        let mut reads: HashMap<Oid, Verified> = HashMap::new();
+        for id in &order {
+            let object = &fresh[id];
+            if object.kind != Kind::Commit {
+                continue;
+            }
+            named.insert(*id);
+            let mut fetch = |id: &Oid, kind: Kind| {
+                named.insert(*id);
+                self.fetch(&fresh, id, kind)
+            };
+            if is_lane_commit(&object.bytes) {
+                let read = grammar::read_lane_commit(*id, &self.chain, &mut fetch)
+                    .map_err(|error| at(id, error))?;
+                let read = Arc::new(read);
+                reads.insert(*id, read.clone());
+                self.check_link(&fresh, &read.0)?;
+                if !may_sign(&read.0.lane, &read.1) {
+                    return Err(StoreError::NotAllowed {
+                        id: *id,
+                        lane: read.0.lane,
+                        key: read.1,
+                    });
+                }
+                imported.lane_commits.push(read.0.clone());
+            } else {
+                let block = grammar::read_block(*id, &self.chain, &mut fetch)
+                    .map_err(|error| at(id, error))?;
+                let parent = block.header.parent;
+                self.fetch(&fresh, &parent, Kind::Commit)?;
+                self.check_ranges(id, &block.header.lanes, |head| match reads.get(head) {
+                    Some(read) => Ok(read.clone()),
+                    None => self.lane_commit_of(&fresh, head),
+                })?;
+                imported.blocks.push(*id);
+            }
+        }
+        if let Some(stray) = order.iter().find(|id| !named.contains(id)) {
+            return Err(StoreError::Stray(*stray));
+        }
+        if order.is_empty() {
+            return Ok(imported);
+        }
+        let objects: Vec<Object> = order
+            .iter()
+            .map(|id| fresh.remove(id).expect("each id was put in once"))
+            .collect();
+        let record = pack::write(objects.iter().map(|o| (o.kind, o.bytes.as_slice())));
+        self.writer()?
+            .journal
+            .append(RecordKind::Objects, &record)
+            .map_err(io_error("appending to the journal"))?;
+        self.objects.add(objects);
+        for read in reads.into_values() {
+            self.remember(read);
+        }
+        self.flush_if_due()?;
+        Ok(imported)
+    }
+
+    fn fetch(
+        &self,
+        fresh: &HashMap<Oid, Object>,
+        id: &Oid,
+        kind: Kind,
+    ) -> Result<Vec<u8>, StoreError> {
+        match fresh.get(id) {
+            Some(object) if object.kind == kind => Ok(object.bytes.clone()),
+            Some(_) => Err(StoreError::Unexpected { id: *id, kind }),
+            None => self.objects.read(id, kind),
+        }
+    }
+
+    fn lane_commit_of(
+        &self,
+        fresh: &HashMap<Oid, Object>,
+        id: &Oid,
+    ) -> Result<Verified, StoreError> {
+        if !fresh.contains_key(id) {
+            return self.verified_lane_commit(id);
+        }
+        grammar::read_lane_commit(*id, &self.chain, |id, kind| self.fetch(fresh, id, kind))
+            .map(Arc::new)
+            .map_err(|error| at(id, error))
+    }
+
+    /// A lane commit continues its parent: same lane, next sequence number. The first one stands on genesis, which the
+    /// grammar holds. The parent's own signature is checked where the parent is taken in.
+    fn check_link(
+        &self,
+        fresh: &HashMap<Oid, Object>,
+        commit: &LaneCommit,
+    ) -> Result<(), StoreError> {
+        if commit.seq == 1 {
+            return Ok(());
+        }
+        let bytes = self.fetch(fresh, &commit.parent, Kind::Commit)?;
+        let parent = SignedLaneCommit::from_bytes(&bytes, &self.chain)
+            .map_err(|source| StoreError::Grammar {
+                id: commit.parent,
+                source,
+            })?
+            .payload;
+        if parent.lane != commit.lane || parent.seq + 1 != commit.seq {
+            return Err(StoreError::Linkage {
+                id: commit.id,
+                seq: commit.seq,
+                parent: commit.parent,
+            });
+        }
+        Ok(())
+    }
+
+    /// Each range's head is a commit of that lane at that sequence number.
+    pub(super) fn check_ranges(
+        &self,
+        block: &Oid,
+        ranges: &[LaneRange],
+        read: impl Fn(&Oid) -> Result<Verified, StoreError>,
+    ) -> Result<(), StoreError> {
+        for range in ranges {
+            let head = read(&range.head)?;
+            if head.0.lane != range.lane() || head.0.seq != range.to {
+                return Err(StoreError::Range {
+                    block: *block,
+                    head: range.head,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A block has no signature of its own, so the header tells the two apart; the grammar then decides.
+fn is_lane_commit(bytes: &[u8]) -> bool {
+    let head_end = bytes.windows(2).position(|w| w == b"\n\n");
+    let head = &bytes[..head_end.unwrap_or(bytes.len())];
+    head.windows(15).any(|w| w == b"\ngpgsig-sha256 ")
+}
+
+fn write(objects: &[(Kind, Vec<u8>)]) -> Vec<u8> {
+    pack::write(
+        objects
+            .iter()
+            .map(|(kind, bytes)| (*kind, bytes.as_slice())),
+    )
+}
