@@ -1,1 +1,24 @@
-//! The authenticated state on disk: a Jellyfish Merkle tree over redb
+//! The authenticated state on disk: a Jellyfish Merkle tree over redb, one file.
+//!
+//! The tree's root stands in every block header, so that one value can be checked against a certificate without
+//! replaying anything. A version of the tree is a block height; 0 is the genesis state. Reading [`keys`] and
+//! [`tables`] tells what is in the file, [`view`] how a read is checked, [`store`] how a block is committed, and
+//! [`fork`] how states are tried out without committing them. `docs/formats/state.md` has it for other
+//! implementations.
+//!
+//! This room knows no rule of the state machine, no block grammar and no network: it keeps keys and values.
+
+pub mod error;
+pub mod fork;
+pub mod keys;
+pub mod store;
+pub mod tables;
+pub mod view;
+
+mod rows;
+mod tree;
+
+pub use error::StoreError;
+pub use fork::{Fork, root_of_snapshot};
+pub use store::{Computed, Head, StateStore};
+pub use view::{Export, View};
