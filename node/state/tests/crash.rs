@@ -2,6 +2,8 @@
 //!
 //! This test has no harness: it is its own child, which commits until it is killed.
 
+#![allow(clippy::unwrap_used)] // a test may fail by panic, helpers too
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -1,5 +1,7 @@
 //! Roots: against frozen vectors, and against a tree written from the description in `docs/formats/state.md` alone.
 
+#![allow(clippy::unwrap_used)] // a test may fail by panic, helpers too
+
 use std::collections::BTreeMap;
 
 use instar_attest::Digest;
