@@ -103,7 +103,9 @@ pub trait Host: Send + 'static {
     fn check(&mut self, candidate: Candidate) -> impl Future<Output = Verdict> + Send;
 
     /// `certificate.block` is final. The payload is given if this process still knows it; a host that answered
-    /// `Valid` for the block has it anyway. Returns once the block is durably final.
+    /// `Valid` for the block has it anyway. Returns once the block is durably final. Earlier notifications of the
+    /// [`WorkSignal`](crate::WorkSignal) are forgotten when this is called: the host notifies again if there is still
+    /// work after this block.
     fn decided(
         &mut self,
         certificate: Certificate,
@@ -115,6 +117,13 @@ pub trait Host: Send + 'static {
         &mut self,
         height: u64,
     ) -> impl Future<Output = Option<(Certificate, Bytes)>> + Send;
+
+    /// More precommits for the newest final block arrived after it was decided. Called before [`Host::propose`], so that
+    /// the next block can carry them.
+    fn grown(&mut self, certificate: Certificate) -> impl Future<Output = ()> + Send {
+        let _ = certificate;
+        async {}
+    }
 
     /// The lowest height that [`Host::decided_payload`] can answer.
     fn min_height(&mut self) -> impl Future<Output = u64> + Send {

@@ -6,11 +6,25 @@
 //! is the [`Host`]'s answer.
 
 mod config;
+mod event;
 mod host;
 mod work;
 
+mod run;
+
+mod app;
+mod certificate;
+mod log;
+mod parts;
+mod tips;
+
+mod codec;
+mod context;
+pub mod marks;
+mod signing;
+
 pub use config::{Config, Timeouts};
-pub use host::{
-    Candidate, Host, MAX_PAYLOAD_BYTES, Next, Origin, Proposed, Start, Verdict,
-};
+pub use event::Event;
+pub use host::{Candidate, Host, MAX_PAYLOAD_BYTES, Next, Origin, Proposed, Start, Verdict};
+pub use run::{RunError, run, run_with_events};
 pub use work::WorkSignal;

@@ -1,6 +1,8 @@
 //! The signal that ends idleness.
 
+use std::future::Future;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use tokio::sync::Notify;
 
@@ -22,8 +24,36 @@ impl WorkSignal {
         self.0.notify_one();
     }
 
+    /// Forgets a notification that nobody waited for.
+    pub(crate) fn clear(&self) {
+        // Polling once takes a notification that is already there, and waits for none.
+        let mut waiting = std::pin::pin!(self.0.notified());
+        let _ = waiting
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()));
+    }
+
     /// Waits for [`WorkSignal::notify`].
     pub(crate) async fn wait(&self) {
         self.0.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_notification_is_kept_until_it_is_used_or_cleared() {
+        let signal = WorkSignal::new();
+        signal.notify();
+        signal.clone().wait().await;
+        signal.notify();
+        signal.notify();
+        signal.clear();
+        let wait = tokio::time::timeout(std::time::Duration::from_millis(20), signal.wait());
+        assert!(wait.await.is_err());
+        signal.notify();
+        signal.wait().await;
     }
 }

@@ -1,0 +1,1 @@
+//! Golden bytes: see `tests/vectors/codec.txt`.

@@ -1,0 +1,54 @@
+//! What consensus tells about itself.
+
+use instar_attest::PublicKey;
+use instar_ledger::Oid;
+
+/// Something that happened; for logs, metrics and tests. Nothing depends on anybody listening.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A round began here.
+    Round {
+        /// The height.
+        height: u64,
+        /// The round, from 0.
+        round: u32,
+        /// Whose turn it is to propose.
+        proposer: PublicKey,
+    },
+    /// This node prevoted or precommitted nil, or saw somebody do so.
+    Nil {
+        /// The height.
+        height: u64,
+        /// The round.
+        round: u32,
+        /// Whose vote.
+        validator: PublicKey,
+    },
+    /// A candidate failed the merge test here.
+    Refused {
+        /// The height.
+        height: u64,
+        /// The round.
+        round: u32,
+        /// The candidate.
+        block: Oid,
+        /// Why.
+        reason: String,
+    },
+    /// A block is final here.
+    Decided {
+        /// The height.
+        height: u64,
+        /// The round that decided.
+        round: u32,
+        /// The block.
+        block: Oid,
+        /// How many precommits its certificate holds so far.
+        signatures: usize,
+    },
+    /// Nothing to do: no round is running.
+    Idle {
+        /// The newest final height.
+        height: u64,
+    },
+}

@@ -1,0 +1,357 @@
+//! The high-water mark of the consensus key: what was signed last, durable before the signature leaves.
+//!
+//! One file of two slots, written in turn, so that a torn write leaves the slot before it. A slot is
+//! `"instarM1" ‖ key ‖ counter u64 ‖ height u64 ‖ round u32 ‖ 3 × (signed u8 ‖ pol_round i64 ‖ block id) ‖ SHA-256 of
+//! all this`, integers big-endian; `signed` is 0 (nothing), 1 (nil) or 2 (the block). The file is not part of any
+//! snapshot, backup or checkpoint.
+//!
+//! The mark holds what was signed, not only that something was: when a crash lost the engine's own record, the same
+//! message is signed again instead of a second one.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use instar_attest::{Digest, PublicKey};
+use instar_ledger::Oid;
+
+const MAGIC: &[u8; 8] = b"instarM1";
+const HEAD_BYTES: usize = 8 + 32 + 8 + 8 + 4;
+const WHAT_BYTES: usize = 1 + 8 + 32;
+const BODY_BYTES: usize = HEAD_BYTES + 3 * WHAT_BYTES;
+const SLOT_BYTES: usize = BODY_BYTES + 32;
+/// The name of the file in the marks folder.
+pub const FILE_NAME: &str = "consensus.mark";
+
+/// The three things a validator signs in a round, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// A proposal.
+    Propose = 0,
+    /// A prevote.
+    Prevote = 1,
+    /// A precommit.
+    Precommit = 2,
+}
+
+/// What a message says, beside its height, round and step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct What {
+    /// The block, or nil.
+    pub block: Option<Oid>,
+    /// Of a proposal: the round whose prevotes justify it, or -1. Always -1 in votes.
+    pub pol_round: i64,
+}
+
+/// Why nothing was signed.
+#[derive(Debug, thiserror::Error)]
+pub enum MarkError {
+    /// Something later was already signed.
+    #[error(
+        "refused to sign {step:?} at height {height}, round {round}: height {last_height}, round {last_round} was \
+         reached before"
+    )]
+    Behind {
+        /// The height of the refused message.
+        height: u64,
+        /// Its round.
+        round: u32,
+        /// Its step.
+        step: Step,
+        /// The height of the mark.
+        last_height: u64,
+        /// The round of the mark.
+        last_round: u32,
+    },
+    /// The file is there but holds no readable mark. It must not be replaced by an empty one.
+    #[error("{path} holds no readable high-water mark of this key")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The disk failed.
+    #[error("the high-water mark {path} can't be kept")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Mark {
+    counter: u64,
+    height: u64,
+    round: u32,
+    signed: [Option<What>; 3],
+}
+
+/// The mark and its open file.
+#[derive(Debug)]
+pub struct Marks {
+    path: PathBuf,
+    key: PublicKey,
+    file: File,
+    mark: Mark,
+}
+
+impl Marks {
+    /// Opens the mark of `key` in `dir`. A missing file is a key that has not signed yet.
+    pub fn open(dir: &Path, key: PublicKey) -> Result<Self, MarkError> {
+        let path = dir.join(FILE_NAME);
+        let io = |source| MarkError::Io {
+            path: path.clone(),
+            source,
+        };
+        std::fs::create_dir_all(dir).map_err(io)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io)?;
+        let length = file.metadata().map_err(io)?.len();
+        let mark = if length == 0 {
+            let mut marks = Self {
+                path: path.clone(),
+                key,
+                file,
+                mark: Mark::default(),
+            };
+            // Both slots, so that the file has its final size and the folder knows its name.
+            marks.write(Mark {
+                counter: 1,
+                ..Mark::default()
+            })?;
+            marks.write(Mark {
+                counter: 2,
+                ..Mark::default()
+            })?;
+            File::open(dir).and_then(|d| d.sync_all()).map_err(io)?;
+            return Ok(marks);
+        } else {
+            let mut bytes = [0; 2 * SLOT_BYTES];
+            let read = file.read_at(&mut bytes, 0).map_err(io)?;
+            let slots = bytes[..read]
+                .chunks_exact(SLOT_BYTES)
+                .filter_map(|slot| decode(slot, &key));
+            slots
+                .max_by_key(|m| m.counter)
+                .ok_or_else(|| MarkError::Unreadable { path: path.clone() })?
+        };
+        Ok(Self {
+            path,
+            key,
+            file,
+            mark,
+        })
+    }
+
+    /// The height and round that were signed last; (0, 0) if nothing was.
+    pub fn last(&self) -> (u64, u32) {
+        (self.mark.height, self.mark.round)
+    }
+
+    /// Notes durably that `what` is about to be signed, and returns what to sign: if something was signed at this very
+    /// height, round and step before, it is that again, whatever is asked for.
+    pub fn advance(
+        &mut self,
+        height: u64,
+        round: u32,
+        step: Step,
+        what: What,
+    ) -> Result<What, MarkError> {
+        let (last_height, last_round) = self.last();
+        let behind = MarkError::Behind {
+            height,
+            round,
+            step,
+            last_height,
+            last_round,
+        };
+        let mut mark = self.mark;
+        if (height, round) < self.last() {
+            return Err(behind);
+        }
+        if (height, round) > self.last() {
+            mark = Mark {
+                counter: mark.counter,
+                height,
+                round,
+                signed: [None; 3],
+            };
+        }
+        if let Some(before) = mark.signed[step as usize] {
+            return Ok(before);
+        }
+        if mark.signed[step as usize..].iter().any(Option::is_some) {
+            return Err(behind);
+        }
+        mark.signed[step as usize] = Some(what);
+        mark.counter += 1;
+        self.write(mark)?;
+        Ok(what)
+    }
+
+    fn write(&mut self, mark: Mark) -> Result<(), MarkError> {
+        let offset = (mark.counter % 2) * SLOT_BYTES as u64;
+        let written = self.file.write_all_at(&encode(&mark, &self.key), offset);
+        written
+            .and_then(|()| self.file.sync_data())
+            .map_err(|source| MarkError::Io {
+                path: self.path.clone(),
+                source,
+            })?;
+        self.mark = mark;
+        Ok(())
+    }
+}
+
+fn encode(mark: &Mark, key: &PublicKey) -> Vec<u8> {
+    let mut out = MAGIC.to_vec();
+    out.extend(key.as_bytes());
+    out.extend(mark.counter.to_be_bytes());
+    out.extend(mark.height.to_be_bytes());
+    out.extend(mark.round.to_be_bytes());
+    for signed in &mark.signed {
+        let block = signed.and_then(|what| what.block);
+        out.push(u8::from(signed.is_some()) + u8::from(block.is_some()));
+        out.extend(signed.map_or(0, |what| what.pol_round).to_be_bytes());
+        out.extend(block.as_ref().map_or(&[0; 32], Oid::as_bytes));
+    }
+    let sum = Digest::of(&out);
+    out.extend(sum.as_bytes());
+    out
+}
+
+fn decode(slot: &[u8], key: &PublicKey) -> Option<Mark> {
+    let (body, sum) = slot.split_at_checked(BODY_BYTES)?;
+    let head = [MAGIC, key.as_bytes().as_slice()].concat();
+    if Digest::of(body).as_bytes() != sum || !body.starts_with(&head) {
+        return None;
+    }
+    let mut signed = [None; 3];
+    for (out, bytes) in signed
+        .iter_mut()
+        .zip(body[HEAD_BYTES..].chunks_exact(WHAT_BYTES))
+    {
+        let block = Oid::from_bytes(bytes[9..].try_into().ok()?);
+        let pol_round = i64::from_be_bytes(bytes[1..9].try_into().ok()?);
+        *out = match bytes[0] {
+            0 => None,
+            1 => Some(What {
+                block: None,
+                pol_round,
+            }),
+            2 => Some(What {
+                block: Some(block),
+                pol_round,
+            }),
+            _ => return None,
+        };
+    }
+    Some(Mark {
+        counter: u64::from_be_bytes(body[40..48].try_into().ok()?),
+        height: u64::from_be_bytes(body[48..56].try_into().ok()?),
+        round: u32::from_be_bytes(body[56..60].try_into().ok()?),
+        signed,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(n: u8) -> What {
+        What {
+            block: Some(Oid::from_bytes([n; 32])),
+            pol_round: -1,
+        }
+    }
+
+    const NIL: What = What {
+        block: None,
+        pol_round: -1,
+    };
+
+    fn key() -> PublicKey {
+        PublicKey::from_bytes([7; 32])
+    }
+
+    #[test]
+    fn a_second_different_vote_is_never_signed_even_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut marks = Marks::open(dir.path(), key()).unwrap();
+        assert_eq!(
+            marks.advance(7, 0, Step::Prevote, block(1)).unwrap(),
+            block(1)
+        );
+        drop(marks);
+        let mut marks = Marks::open(dir.path(), key()).unwrap();
+        assert_eq!(marks.last(), (7, 0));
+        assert_eq!(
+            marks.advance(7, 0, Step::Prevote, block(2)).unwrap(),
+            block(1)
+        );
+        assert_eq!(marks.advance(7, 0, Step::Prevote, NIL).unwrap(), block(1));
+        // An earlier step of the round, after a later one.
+        let behind = marks.advance(7, 0, Step::Propose, block(3)).unwrap_err();
+        assert!(matches!(behind, MarkError::Behind { .. }));
+        assert_eq!(marks.advance(7, 0, Step::Precommit, NIL).unwrap(), NIL);
+        assert_eq!(marks.advance(7, 0, Step::Precommit, block(1)).unwrap(), NIL);
+        assert_eq!(
+            marks.advance(7, 1, Step::Prevote, block(5)).unwrap(),
+            block(5)
+        );
+        let behind = marks.advance(7, 0, Step::Precommit, block(4)).unwrap_err();
+        assert!(matches!(behind, MarkError::Behind { last_round: 1, .. }));
+        let again = What {
+            block: Some(Oid::from_bytes([9; 32])),
+            pol_round: 1,
+        };
+        assert_eq!(marks.advance(8, 2, Step::Propose, again).unwrap(), again);
+        drop(marks);
+        let mut marks = Marks::open(dir.path(), key()).unwrap();
+        assert_eq!(marks.advance(8, 2, Step::Propose, block(1)).unwrap(), again);
+    }
+
+    #[test]
+    fn a_torn_write_leaves_the_mark_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut marks = Marks::open(dir.path(), key()).unwrap();
+        marks.advance(1, 0, Step::Prevote, block(1)).unwrap();
+        marks.advance(1, 0, Step::Precommit, block(1)).unwrap();
+        let counter = marks.mark.counter;
+        drop(marks);
+        let path = dir.path().join(FILE_NAME);
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.write_all_at(&[0xff; 20], (counter % 2) * SLOT_BYTES as u64 + 30)
+            .unwrap();
+        let marks = Marks::open(dir.path(), key()).unwrap();
+        assert_eq!(marks.mark.signed, [None, Some(block(1)), None]);
+    }
+
+    #[test]
+    fn an_unreadable_mark_is_never_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FILE_NAME), b"not a mark").unwrap();
+        let error = Marks::open(dir.path(), key()).unwrap_err();
+        assert!(matches!(error, MarkError::Unreadable { .. }));
+        assert_eq!(
+            std::fs::read(dir.path().join(FILE_NAME)).unwrap(),
+            b"not a mark"
+        );
+    }
+
+    #[test]
+    fn a_mark_of_another_key_is_no_mark() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Marks::open(dir.path(), key()).unwrap());
+        let error = Marks::open(dir.path(), PublicKey::from_bytes([8; 32])).unwrap_err();
+        assert!(matches!(error, MarkError::Unreadable { .. }));
+    }
+}
