@@ -20,6 +20,8 @@ pub mod genesis;
 pub mod grammar;
 pub mod sshsig;
 
+pub mod equivocation;
+
 pub mod mark;
 pub mod pack;
 pub mod store;

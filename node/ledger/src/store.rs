@@ -13,7 +13,8 @@ mod objects;
 mod open;
 mod sync;
 
-pub use maintain::{MaintainReport, maintain};
+pub use flush::{FLUSH_BYTES, FLUSH_EVERY, FLUSH_OBJECTS};
+pub use maintain::{MAX_PACKS, MaintainReport, PACK_GRACE, TIP_KEPT, maintain, maintain_with};
 pub use sync::Imported;
 
 use std::cell::RefCell;
