@@ -1,5 +1,0 @@
-//! Whole builds in the sandbox.
-
-fn main() {
-    instar_sandbox::init();
-}
