@@ -6,13 +6,35 @@
 //! behind [`DappHost`]. It knows nothing of disks, networks or consensus.
 
 pub mod keys;
+pub mod record;
 pub mod view;
 
 pub mod block;
 pub mod host;
+pub mod lanes;
+pub mod ops;
+pub mod policy;
 
+pub mod build;
+pub mod dapps;
+pub mod upgrade;
+
+mod apply;
+mod due;
+mod gates;
+mod genesis;
+mod machine;
+
+pub mod query;
+pub mod rehearsal;
+
+pub use apply::{MAX_COUNT, apply_block, seed};
 pub use block::{BlockError, BlockInput, BlockOutput};
+pub use due::due;
+pub use genesis::{GenesisError, genesis_writes};
 pub use host::{
     DappCall, DappContext, DappEntry, DappFailure, DappHost, DappResult, Migration, Verdict,
 };
+pub use lanes::Quota;
+pub use policy::{Policy, PolicyError, SlotPolicy};
 pub use view::{KeySpace, MemoryState, Overlay, StateError, StateView, Writes};

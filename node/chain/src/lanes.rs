@@ -1,0 +1,124 @@
+//! What a block may merge: whose lanes, from where, in which order, and how much of them.
+
+use std::collections::BTreeMap;
+
+use instar_ledger::block::MAX_LANES_A_BLOCK;
+use instar_ledger::lane::merge_key;
+use instar_ledger::{DeviceId, Lane, LaneCommit, Oid};
+
+use crate::block::{BlockError, BlockInput};
+use crate::keys;
+use crate::record::{self, DeviceRecord, LaneMark};
+use crate::view::{Overlay, StateView};
+
+/// How many entries one device may have in one block: as many as one lane commit may carry.
+pub const MAX_DEVICE_ENTRIES: u64 = 4096;
+/// How many bytes of entries one device may have in one block; four full lane commits.
+pub const MAX_DEVICE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// What a device has used of its quota in one block. A proposer asks it what still fits; a merge test refuses the rest.
+#[derive(Debug, Clone, Default)]
+pub struct Quota(BTreeMap<DeviceId, (u64, u64)>);
+
+impl Quota {
+    /// Takes a commit if its device's quota allows it.
+    pub fn take(&mut self, commit: &LaneCommit) -> bool {
+        let (entries, bytes) = self.with(commit);
+        let fits = entries <= MAX_DEVICE_ENTRIES && bytes <= MAX_DEVICE_BYTES;
+        if fits {
+            self.0.insert(commit.lane.device, (entries, bytes));
+        }
+        fits
+    }
+
+    fn with(&self, commit: &LaneCommit) -> (u64, u64) {
+        let (entries, bytes) = self.0.get(&commit.lane.device).copied().unwrap_or_default();
+        let own: usize = commit.entries.iter().map(|e| e.to_line().len() + 1).sum();
+        (
+            entries.saturating_add(commit.entries.len() as u64),
+            bytes.saturating_add(own as u64),
+        )
+    }
+}
+
+/// Checks what a block merges, and notes up to where each lane is merged then.
+pub(crate) fn merge(state: &mut Overlay<'_>, input: &BlockInput<'_>) -> Result<(), BlockError> {
+    let mut quota = Quota::default();
+    let mut lanes: Vec<Lane> = Vec::new();
+    let mut marks: BTreeMap<Lane, LaneMark> = BTreeMap::new();
+    for commit in input.lanes {
+        let lane = commit.lane;
+        if lanes.last() != Some(&lane) {
+            let later = lanes
+                .last()
+                .is_none_or(|l| merge_key(&input.parent, l) < merge_key(&input.parent, &lane));
+            if !later {
+                return Err(BlockError::LaneOrder(lane));
+            }
+            lanes.push(lane);
+            let mark = open(state, input, &lane)?;
+            marks.insert(lane, mark);
+        }
+        let Some(mark) = marks.get_mut(&lane) else {
+            return Err(BlockError::LaneOrder(lane));
+        };
+        if mark.seq.checked_add(1) != Some(commit.seq) || commit.parent != mark.head {
+            return Err(BlockError::LaneGap {
+                lane,
+                seq: commit.seq,
+                parent: commit.parent,
+                merged: mark.seq,
+            });
+        }
+        if !quota.take(commit) {
+            let (entries, bytes) = quota.with(commit);
+            return Err(BlockError::Quota {
+                device: lane.device,
+                entries,
+                bytes,
+            });
+        }
+        *mark = LaneMark {
+            head: commit.id,
+            seq: commit.seq,
+        };
+    }
+    if lanes.len() > MAX_LANES_A_BLOCK {
+        return Err(BlockError::TooManyLanes {
+            got: lanes.len(),
+            max: MAX_LANES_A_BLOCK,
+        });
+    }
+    for (lane, mark) in marks {
+        record::write(state, &keys::lane(&lane), &mark)?;
+    }
+    Ok(())
+}
+
+/// Where a lane stands; incarnations are opened one after the other, so that nobody fills the state with lanes.
+fn open(
+    state: &mut Overlay<'_>,
+    input: &BlockInput<'_>,
+    lane: &Lane,
+) -> Result<LaneMark, BlockError> {
+    let key = keys::device(&lane.device);
+    let Some(mut device) = record::read::<DeviceRecord>(state as &dyn StateView, &key)? else {
+        return Err(BlockError::UnknownDevice(lane.device));
+    };
+    let next = device.incarnation.checked_add(1);
+    if lane.incarnation == 0 || next.is_none_or(|n| lane.incarnation > n) {
+        return Err(BlockError::Incarnation {
+            lane: *lane,
+            newest: device.incarnation,
+        });
+    }
+    if next == Some(lane.incarnation) {
+        device.incarnation = lane.incarnation;
+        record::write(state, &key, &device)?;
+    }
+    let mark = record::read(state as &dyn StateView, &keys::lane(lane))?;
+    Ok(mark.unwrap_or(LaneMark {
+        head: Oid::from(input.chain),
+        seq: 0,
+    }))
+}

@@ -1,0 +1,187 @@
+//! Reading the state: typed, for the HTTP API, the command line, audits, and the upgrade module.
+
+use std::collections::BTreeMap;
+
+use instar_attest::{Digest, PublicKey};
+use instar_ledger::{DeviceId, Lane, ValidatorSet};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::build::Round;
+use crate::keys;
+use crate::policy::Policy;
+use crate::record::{
+    self, ChainRecord, DappRecord, DeviceRecord, Head, HistoryEntry, KeyRecord, LaneMark,
+    SlotRecord, ValidatorRecord,
+};
+use crate::upgrade::Proposal;
+use crate::view::{StateError, StateView};
+
+/// How many records a list has at most. A chain with several upgrades a day gets there after years.
+pub const MAX_LISTED: usize = 10_000;
+
+/// What a slot holds and has held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    /// All its releases, the newest last.
+    pub history: Vec<HistoryEntry>,
+    /// The number of the release; 0 where the slot is empty.
+    pub number: u64,
+    /// The root CID of the release; empty where the slot is.
+    pub release: String,
+    /// Since which height it runs.
+    pub since: u64,
+}
+
+/// The newest height and its time.
+pub fn head(view: &dyn StateView) -> Result<Head, StateError> {
+    record::expect(view, keys::HEAD)
+}
+
+/// What never changes.
+pub fn chain(view: &dyn StateView) -> Result<ChainRecord, StateError> {
+    record::expect(view, keys::CHAIN)
+}
+
+/// The rules for upgrades.
+pub fn policy(view: &dyn StateView) -> Result<Policy, StateError> {
+    record::expect(view, keys::POLICY)
+}
+
+/// The validators, sorted by consensus key.
+pub fn validators(view: &dyn StateView) -> Result<Vec<ValidatorRecord>, StateError> {
+    record::expect(view, keys::VALIDATORS)
+}
+
+/// The set that certifies the block after this state.
+pub fn validator_set(view: &dyn StateView) -> Result<ValidatorSet, StateError> {
+    crate::apply::validator_set(view)
+}
+
+/// What a key is registered for.
+pub fn key(view: &dyn StateView, key: &PublicKey) -> Result<Option<KeyRecord>, StateError> {
+    record::read(view, &keys::key(key))
+}
+
+/// The nonce of an author's next entry; 0 for one who has said nothing yet.
+pub fn nonce(view: &dyn StateView, author: &PublicKey) -> Result<u64, StateError> {
+    Ok(record::read(view, &keys::nonce(author))?.unwrap_or(0))
+}
+
+/// A registered device.
+pub fn device(view: &dyn StateView, id: &DeviceId) -> Result<Option<DeviceRecord>, StateError> {
+    record::read(view, &keys::device(id))
+}
+
+/// All registered devices.
+pub fn devices(view: &dyn StateView) -> Result<BTreeMap<DeviceId, DeviceRecord>, StateError> {
+    by_id(view, keys::DEVICES)
+}
+
+/// Up to where a lane is merged; nothing if none of it is.
+pub fn lane(view: &dyn StateView, lane: &Lane) -> Result<Option<LaneMark>, StateError> {
+    record::read(view, &keys::lane(lane))
+}
+
+/// The registered dapps, by name.
+pub fn dapps(view: &dyn StateView) -> Result<BTreeMap<String, DappRecord>, StateError> {
+    record::read_all(view, keys::DAPPS, MAX_LISTED)
+}
+
+/// All slots, by name.
+pub fn slots(view: &dyn StateView) -> Result<BTreeMap<String, Slot>, StateError> {
+    let records: BTreeMap<String, SlotRecord> = record::read_all(view, keys::SLOTS, MAX_LISTED)?;
+    records
+        .into_iter()
+        .map(|(name, record)| {
+            let history: BTreeMap<String, HistoryEntry> =
+                record::read_all(view, &keys::history_of(&name), MAX_LISTED)?;
+            let slot = Slot {
+                history: history.into_values().collect(),
+                number: record.number,
+                release: record.release.unwrap_or_default(),
+                since: record.since,
+            };
+            Ok((name, slot))
+        })
+        .collect()
+}
+
+/// What a slot holds; nothing if there is no such slot.
+pub fn slot(view: &dyn StateView, name: &str) -> Result<Option<SlotRecord>, StateError> {
+    record::read(view, &keys::slot(name))
+}
+
+/// The text of a release's `release.json`.
+pub fn release_json(view: &dyn StateView, cid: &str) -> Result<Option<String>, StateError> {
+    let key = keys::release(cid);
+    view.get(&key)?
+        .map(|bytes| {
+            String::from_utf8(bytes).map_err(|e| StateError::Corrupt {
+                key: key.clone(),
+                why: e.to_string(),
+            })
+        })
+        .transpose()
+}
+
+/// A build round.
+pub fn round(view: &dyn StateView, id: &Digest) -> Result<Option<Round>, StateError> {
+    record::read(view, &keys::round(id))
+}
+
+/// All build rounds.
+pub fn rounds(view: &dyn StateView) -> Result<BTreeMap<Digest, Round>, StateError> {
+    by_id(view, keys::ROUNDS)
+}
+
+/// A proposal.
+pub fn proposal(view: &dyn StateView, id: &Digest) -> Result<Option<Proposal>, StateError> {
+    record::read(view, &keys::proposal(id))
+}
+
+/// All proposals.
+pub fn proposals(view: &dyn StateView) -> Result<BTreeMap<Digest, Proposal>, StateError> {
+    by_id(view, keys::PROPOSALS)
+}
+
+/// The proposals that are not decided yet, oldest first.
+pub fn open_proposals(view: &dyn StateView) -> Result<Vec<Proposal>, StateError> {
+    let ids = crate::upgrade::open_ids(view)?;
+    let read = |id: &Digest| record::expect(view, &keys::proposal(id));
+    ids.iter().map(read).collect()
+}
+
+/// The build rounds that are not closed yet, oldest first.
+pub fn open_rounds(view: &dyn StateView) -> Result<Vec<Round>, StateError> {
+    let ids = crate::build::open_ids(view)?;
+    let read = |id: &Digest| record::expect(view, &keys::round(id));
+    ids.iter().map(read).collect()
+}
+
+/// The proposal whose rollout is the newest, whether it still goes on or not.
+pub fn rollout(view: &dyn StateView) -> Result<Option<Proposal>, StateError> {
+    let id: Option<Digest> = record::read(view, keys::ROLLOUT)?;
+    match id {
+        Some(id) => record::read(view, &keys::proposal(&id)),
+        None => Ok(None),
+    }
+}
+
+fn by_id<K, T>(view: &dyn StateView, prefix: &str) -> Result<BTreeMap<K, T>, StateError>
+where
+    K: std::str::FromStr + Ord,
+    T: DeserializeOwned,
+{
+    let records: BTreeMap<String, T> = record::read_all(view, prefix, MAX_LISTED)?;
+    records
+        .into_iter()
+        .map(|(id, record)| match id.parse() {
+            Ok(id) => Ok((id, record)),
+            Err(_) => Err(StateError::Corrupt {
+                key: format!("{prefix}{id}"),
+                why: "the key is no id".into(),
+            }),
+        })
+        .collect()
+}
