@@ -93,6 +93,11 @@ impl UploadPack {
         }
     }
 
+    /// How many clones are being served.
+    pub fn running(&self) -> usize {
+        self.running.load(Ordering::Acquire)
+    }
+
     /// Answers `GET info/refs?service=git-upload-pack`. `protocol` is the request's `Git-Protocol` header.
     pub fn advertise(
         &self,
