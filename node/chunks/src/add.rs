@@ -116,21 +116,53 @@ impl Balanced {
             // An empty file is the empty raw leaf.
             self.leaf(&[], put)?;
         }
-        for level in 0.. {
-            let top = level + 1 == self.levels.len();
-            if top && self.levels[level].len() == 1 {
+        let mut below: Option<FileLink> = None;
+        let top = self.levels.len() - 1;
+        for (number, links) in self.levels.iter_mut().enumerate() {
+            links.extend(below.take());
+            below = match links.as_slice() {
+                [] => None,
                 // A single link needs no node above it: a file of one chunk is its leaf.
-                return Ok(self.levels[level][0]);
-            }
-            if self.levels[level].is_empty() {
-                continue;
-            }
-            let link = Self::write(&mut self.levels[level], put)?;
-            if top {
-                return Ok(link);
-            }
-            self.levels[level + 1].push(link);
+                [only] if number == top => Some(*only),
+                _ => Some(Self::write(links, put)?),
+            };
         }
-        unreachable!("the top level is never empty: a level is made when a link is put on it")
+        Ok(below.expect("a level is made only to hold a link, and full ones pass theirs upward"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rust_unixfs::file::adder::{FileBranchLink, build_file_from_leaves};
+
+    use super::*;
+
+    /// The library's own layout over the same leaves gives the same root at each change of shape.
+    #[test]
+    fn the_layout_is_what_stock_importers_make() {
+        let leaf = b"leaf".as_slice();
+        let link = FileBranchLink {
+            cid: cid_of(RAW, leaf),
+            blocksize: 4,
+            tsize: 4,
+        };
+        for leaves in [1, 2, 173, 174, 175, 348, 349, 174 * 174, 174 * 174 + 1] {
+            let mut dag = Balanced::default();
+            for _ in 0..leaves {
+                dag.leaf(leaf, &mut |_, _| Ok(())).unwrap();
+            }
+            let root = dag.finish(&mut |_, _| Ok(())).unwrap();
+            let (cid, dag_size, _) = build_file_from_leaves(
+                &vec![link.clone(); leaves],
+                cid::Version::V1,
+                multihash_codetable::Code::Sha2_256,
+            );
+            assert_eq!(
+                (root.cid, root.dag_size),
+                (cid, dag_size),
+                "{leaves} leaves"
+            );
+            assert_eq!(root.size, 4 * leaves as u64);
+        }
     }
 }

@@ -72,6 +72,13 @@ pub trait Blocks {
     fn has(&self, cid: &Cid) -> Result<bool, BlockError>;
     /// Keeps the block after checking it against its address.
     fn put(&self, cid: &Cid, bytes: &[u8]) -> Result<(), BlockError>;
+    /// Keeps several blocks; a store on disk does it in one durable step.
+    fn put_many(&self, blocks: &[(Cid, Vec<u8>)]) -> Result<(), BlockError> {
+        for (cid, bytes) in blocks {
+            self.put(cid, bytes)?;
+        }
+        Ok(())
+    }
 }
 
 /// The CIDv1 of `bytes` under `codec` with sha2-256.

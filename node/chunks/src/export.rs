@@ -154,9 +154,7 @@ impl<'a> Source<'a> {
         if let Some(content) = identity_content(&cid) {
             return Ok(content.to_vec());
         }
-        self.blocks
-            .get(&cid)?
-            .ok_or(DagError::Missing { cid })
+        self.blocks.get(&cid)?.ok_or(DagError::Missing { cid })
     }
 
     /// Streams the file at `cid`; its size must be `expected`, if a parent declared one. The depth
@@ -263,9 +261,9 @@ struct Partial {
 impl Partial {
     fn beside(out: &Path) -> Result<Self, DagError> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let name = out.file_name().ok_or_else(|| {
-            io_error(out, "choose a name", io::ErrorKind::InvalidInput.into())
-        })?;
+        let name = out
+            .file_name()
+            .ok_or_else(|| io_error(out, "choose a name", io::ErrorKind::InvalidInput.into()))?;
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let mut hidden = std::ffi::OsString::from(".");
         hidden.push(name);

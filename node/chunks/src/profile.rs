@@ -31,9 +31,9 @@ pub(crate) struct CdcParameters {
 
 /// `instar-cdc-v1`, chosen by measurement (`docs/formats/chunks.md` has the numbers) and frozen.
 pub(crate) const INSTAR_CDC_V1: CdcParameters = CdcParameters {
-    min_bytes: 16 * 1024,
-    avg_bytes: 64 * 1024,
-    max_bytes: 256 * 1024,
+    min_bytes: 8 * 1024,
+    avg_bytes: 32 * 1024,
+    max_bytes: 128 * 1024,
     normalization: Normalization::Level2,
 };
 

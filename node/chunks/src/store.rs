@@ -65,9 +65,7 @@ impl BlockStore {
                 if held.is_some_and(|held| held.value() == bytes) {
                     continue;
                 }
-                table
-                    .insert(key.as_slice(), bytes)
-                    .map_err(failed("put"))?;
+                table.insert(key.as_slice(), bytes).map_err(failed("put"))?;
             }
             Ok(())
         })
@@ -228,6 +226,10 @@ impl Blocks for BlockStore {
     fn put(&self, cid: &Cid, bytes: &[u8]) -> Result<(), BlockError> {
         self.put_all([(cid, bytes)])
     }
+
+    fn put_many(&self, blocks: &[(Cid, Vec<u8>)]) -> Result<(), BlockError> {
+        self.put_all(blocks.iter().map(|(cid, bytes)| (cid, bytes.as_slice())))
+    }
 }
 
 /// Blocks on their way into a store. What was not yet committed is forgotten when this is dropped.
@@ -258,8 +260,7 @@ impl Batch<'_> {
     fn flush(&mut self) -> Result<(), BlockError> {
         let pending = std::mem::take(&mut self.pending);
         self.bytes = 0;
-        self.store
-            .put_all(pending.iter().map(|(cid, bytes)| (cid, bytes.as_slice())))
+        self.store.put_many(&pending)
     }
 }
 

@@ -71,11 +71,7 @@ pub fn tree_root(
     Ok((link.cid, blocks))
 }
 
-fn insert(
-    root: &mut BTreeMap<String, Entry>,
-    path: &str,
-    link: TreeLink,
-) -> Result<(), TreeError> {
+fn insert(root: &mut BTreeMap<String, Entry>, path: &str, link: TreeLink) -> Result<(), TreeError> {
     let fault = |why| TreeError::Path {
         path: path.to_owned(),
         why,

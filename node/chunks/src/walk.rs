@@ -26,7 +26,7 @@ impl Limits {
     pub const MAX_DEPTH: usize = 48;
     /// A basic directory of 1 MiB holds about this many short names.
     pub const MAX_LINKS_PER_NODE: usize = 24_000;
-    /// 2^20 blocks are 64 GiB at the average chunk size, and about 100 MB of bookkeeping.
+    /// 2^20 blocks are about 40 GiB at the average chunk size, and about 100 MB of bookkeeping.
     pub const MAX_BLOCKS: usize = 1 << 20;
     /// 16 GiB: several times the largest image that a small device could hold.
     pub const MAX_TOTAL_BYTES: u64 = 16 << 30;
