@@ -35,6 +35,13 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A validator signed two different proposals or votes for one round.
+    Equivocation {
+        /// The height.
+        height: u64,
+        /// Whose key.
+        validator: PublicKey,
+    },
     /// A block is final here.
     Decided {
         /// The height.

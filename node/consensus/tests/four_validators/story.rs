@@ -1,0 +1,376 @@
+//! The story that the four validators live through.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use crate::node::{VALIDATORS, chain, key, read_block, validators};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Validator {
+    index: usize,
+    folder: PathBuf,
+    process: Child,
+    orders: ChildStdin,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Validator {
+    fn start(index: usize, folder: PathBuf, ports: &str, target: u64, bytes: usize) -> Self {
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["node", &index.to_string(), folder.to_str().unwrap(), ports])
+            .args([target.to_string(), bytes.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let orders = process.stdin.take().unwrap();
+        let stdout = BufReader::new(process.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        Self {
+            index,
+            folder,
+            process,
+            orders,
+            lines,
+            seen: Vec::new(),
+        }
+    }
+
+    fn order(&mut self, order: &str) {
+        writeln!(self.orders, "{order}").unwrap();
+    }
+
+    /// Waits for a line that begins like this.
+    fn wait(&mut self, prefix: &str, patience: Duration) -> String {
+        let end = Instant::now() + patience;
+        loop {
+            match self
+                .lines
+                .recv_timeout(end.saturating_duration_since(Instant::now()))
+            {
+                Ok(line) => {
+                    assert!(
+                        !line.starts_with("failed"),
+                        "validator {}: {line}",
+                        self.index
+                    );
+                    assert!(
+                        !line.starts_with("equivocation"),
+                        "validator {}: {line}",
+                        self.index
+                    );
+                    self.seen.push(line.clone());
+                    if line.starts_with(prefix) {
+                        return line;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!(
+                        "validator {}: no `{prefix}` in {patience:?}; {}",
+                        self.index,
+                        self.tail()
+                    )
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    panic!(
+                        "validator {} ended without `{prefix}`; {}",
+                        self.index,
+                        self.tail()
+                    )
+                }
+            }
+        }
+    }
+
+    /// What was said since the last look.
+    fn news(&mut self) -> Vec<String> {
+        let news: Vec<String> = self.lines.try_iter().collect();
+        self.seen.extend(news.iter().cloned());
+        news
+    }
+
+    fn tail(&self) -> String {
+        self.seen[self.seen.len().saturating_sub(12)..].join(" | ")
+    }
+
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+struct House {
+    root: tempfile::TempDir,
+    ports: String,
+    bytes: usize,
+    validators: Vec<Validator>,
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        for validator in &mut self.validators {
+            let _ = validator.process.kill();
+            let _ = validator.process.wait();
+        }
+    }
+}
+
+impl House {
+    fn open(bytes: usize, target: u64) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let listeners: Vec<TcpListener> = (0..VALIDATORS)
+            .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+            .collect();
+        let ports = listeners
+            .iter()
+            .map(|l| l.local_addr().unwrap().port().to_string());
+        let ports = ports.collect::<Vec<_>>().join(",");
+        drop(listeners);
+        let mut house = Self {
+            root,
+            ports,
+            bytes,
+            validators: Vec::new(),
+        };
+        for index in 0..VALIDATORS {
+            let validator = house.start(index, target);
+            house.validators.push(validator);
+        }
+        house
+    }
+
+    fn start(&self, index: usize, target: u64) -> Validator {
+        let folder = self.root.path().join(index.to_string());
+        Validator::start(index, folder, &self.ports, target, self.bytes)
+    }
+
+    fn order(&mut self, order: &str) {
+        self.validators.iter_mut().for_each(|v| v.order(order));
+    }
+
+    fn wait(&mut self, prefix: &str) {
+        self.validators
+            .iter_mut()
+            .for_each(|v| drop(v.wait(prefix, PATIENCE)));
+    }
+
+    fn latencies(&self) -> Vec<u64> {
+        let said = self.validators.iter().flat_map(|v| &v.seen);
+        let mut all: Vec<u64> = said
+            .filter_map(|l| l.strip_prefix("latency ")?.parse().ok())
+            .collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Every node has the same blocks, and every certificate verifies offline. Returns how many hold all signatures.
+    fn verify(&self, height: u64) -> usize {
+        let mut full = 0;
+        for height in 1..=height {
+            let mut blocks = Vec::new();
+            for validator in &self.validators {
+                let (certificate, payload) = read_block(&validator.folder, height)
+                    .unwrap_or_else(|| panic!("{} lacks {height}", validator.index));
+                certificate.verify(&chain(), &validators()).unwrap();
+                full += usize::from(certificate.signatures.len() == VALIDATORS);
+                blocks.push((certificate.block, payload));
+            }
+            assert!(
+                blocks.windows(2).all(|w| w[0] == w[1]),
+                "two blocks at height {height}"
+            );
+        }
+        full
+    }
+}
+
+pub fn main() {
+    decide_idle_and_refuse();
+    kill_and_return();
+    large_payloads();
+    println!("four validators: all well");
+}
+
+fn report(what: &str, latencies: &[u64], seconds: f64) {
+    let at =
+        |p: usize| latencies[(latencies.len() * p / 100).min(latencies.len() - 1)] as f64 / 1e3;
+    let count = latencies.len();
+    println!(
+        "{what}: {count} decided in {seconds:.2} s, asked to decided p50 {:.1} ms, p99 {:.1} ms",
+        at(50),
+        at(99)
+    );
+}
+
+fn decide_idle_and_refuse() {
+    let mut house = House::open(1000, 0);
+    house.wait("start 0");
+    // Everybody is in the first round of height 1, where nobody has anything to propose.
+    let began = Instant::now();
+    house.order("run 50");
+    house.wait("decided 50 ");
+    report(
+        "50 small blocks",
+        &house.latencies(),
+        began.elapsed().as_secs_f64(),
+    );
+    house.wait("idle 50");
+    nothing_listens_outside_loopback(&house);
+
+    std::thread::sleep(Duration::from_millis(500));
+    house.validators.iter_mut().for_each(|v| drop(v.news()));
+    std::thread::sleep(Duration::from_secs(5));
+    for validator in &mut house.validators {
+        let news = validator.news();
+        assert!(news.is_empty(), "an idle validator said {news:?}");
+    }
+
+    let began = Instant::now();
+    house.order("run 51");
+    house.wait("decided 51 0");
+    println!(
+        "the first block after idling: {:.1} ms",
+        began.elapsed().as_secs_f64() * 1e3
+    );
+    house.wait("idle 51");
+
+    house.order("bad 52");
+    let began = Instant::now();
+    house.order("run 53");
+    house.wait("decided 52 1");
+    println!(
+        "an invalid proposal cost {:.0} ms",
+        began.elapsed().as_secs_f64() * 1e3
+    );
+    house.wait("decided 53 0");
+    let refused = |v: &&Validator| v.seen.iter().any(|l| l == "refused 52 0");
+    assert_eq!(
+        house.validators.iter().filter(refused).count(),
+        VALIDATORS - 1
+    );
+    house.verify(53);
+}
+
+fn kill_and_return() {
+    let mut house = House::open(1000, 0);
+    house.wait("start 0");
+    house.order("run 10");
+    house.wait("decided 10 ");
+
+    house.validators[3].kill();
+    let rest = &mut house.validators[..3];
+    rest.iter_mut().for_each(|v| v.order("run 30"));
+    rest.iter_mut()
+        .for_each(|v| drop(v.wait("decided 30 ", PATIENCE)));
+    rest.iter_mut()
+        .for_each(|v| drop(v.wait("idle 30", PATIENCE)));
+
+    let began = Instant::now();
+    house.validators[3] = house.start(3, 0);
+    house.validators[3].wait("start 10", PATIENCE);
+    house.validators[3].wait("decided 30 ", PATIENCE);
+    println!(
+        "back after SIGKILL, 20 blocks behind: {:.2} s",
+        began.elapsed().as_secs_f64()
+    );
+
+    house.order("run 60");
+    house.wait("decided 60 ");
+    house.wait("idle 60");
+    let full = house.verify(60);
+    assert!(full > 0, "no certificate ever grew to all four signatures");
+    let fourth = key(3).public();
+    let signed = (31..=59).filter(|h| {
+        let (certificate, _) = read_block(&house.validators[0].folder, *h).unwrap();
+        certificate.signatures.iter().any(|s| s.validator == fourth)
+    });
+    assert!(
+        signed.count() > 0,
+        "the validator that came back is in no certificate"
+    );
+
+    // All four at once, in the middle of deciding.
+    for turn in 0..3u64 {
+        house.order(&format!("run {}", 10_000));
+        std::thread::sleep(Duration::from_millis(300 + 70 * turn));
+        house.validators.iter_mut().for_each(Validator::kill);
+        for index in 0..VALIDATORS {
+            house.validators[index] = house.start(index, 10_000);
+        }
+        let starts = house.validators.iter_mut().map(|v| {
+            let line = v.wait("start ", PATIENCE);
+            line.trim_start_matches("start ").parse::<u64>().unwrap()
+        });
+        let height = starts.max().unwrap();
+        let began = Instant::now();
+        house.wait(&format!("decided {} ", height + 5));
+        let seconds = began.elapsed().as_secs_f64();
+        println!("all four killed at {height}: five blocks later after {seconds:.2} s");
+        house.order("run 0");
+        house.wait("idle ");
+        std::thread::sleep(Duration::from_millis(1500));
+        house.validators.iter_mut().for_each(|v| drop(v.news()));
+        house.verify(height + 5);
+    }
+}
+
+fn large_payloads() {
+    let mut house = House::open(1_000_000, 0);
+    house.wait("start 0");
+    let began = Instant::now();
+    house.order("run 20");
+    house.wait("decided 20 ");
+    report(
+        "20 blocks of 1 MB",
+        &house.latencies(),
+        began.elapsed().as_secs_f64(),
+    );
+    house.wait("idle 20");
+    house.verify(20);
+}
+
+/// Reads the kernel's own list of listening sockets.
+fn nothing_listens_outside_loopback(house: &House) {
+    let mut found = 0;
+    for validator in &house.validators {
+        let pid = validator.process.id();
+        let mut inodes = Vec::new();
+        for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))
+            .unwrap()
+            .flatten()
+        {
+            if let Ok(link) = std::fs::read_link(entry.path()) {
+                inodes.push(link.to_string_lossy().into_owned());
+            }
+        }
+        for table in ["tcp", "tcp6", "udp", "udp6"] {
+            let text =
+                std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
+            for line in text.lines().skip(1) {
+                let fields: Vec<&str> = line.split_whitespace().collect();
+                let listens = table.starts_with("udp") || fields[3] == "0A";
+                if listens && inodes.contains(&format!("socket:[{}]", fields[9])) {
+                    assert!(
+                        fields[1].starts_with("0100007F:"),
+                        "{table} listens on {}",
+                        fields[1]
+                    );
+                    found += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(found, VALIDATORS, "each validator listens once");
+}
