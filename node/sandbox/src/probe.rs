@@ -1,5 +1,7 @@
 //! What this kernel gives to this user.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::helper::{self, EXIT_NOT_FOUND};
@@ -45,6 +47,40 @@ impl Report {
     /// Whether everything mandatory holds, so that jobs can be run.
     pub fn usable(&self) -> bool {
         !self.missing.iter().any(|missing| missing.mandatory)
+    }
+}
+
+impl fmt::Display for Report {
+    /// One line: how containers are made, which limits hold for them, and what is missing.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mode = match self.mode {
+            Mode::Root => "containers by root",
+            Mode::User => "containers in a user namespace",
+        };
+        let limits = [
+            ("memory", self.cgroup_memory),
+            ("pids", self.cgroup_pids),
+            ("cpu", self.cgroup_cpu),
+        ];
+        let held: Vec<&str> = limits
+            .iter()
+            .filter(|(_, holds)| *holds)
+            .map(|(name, _)| *name)
+            .collect();
+        match held.as_slice() {
+            [] => write!(f, "{mode}, without cgroup limits")?,
+            held => write!(f, "{mode}, with cgroup limits for {}", held.join(", "))?,
+        }
+        self.missing
+            .iter()
+            .filter(|missing| missing.mandatory)
+            .try_for_each(|missing| {
+                write!(
+                    f,
+                    "; missing: {}; to allow it: {}",
+                    missing.what, missing.allow
+                )
+            })
     }
 }
 
