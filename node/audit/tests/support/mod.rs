@@ -1,0 +1,534 @@
+//! A small chain that upgrades its coin, made by the real rules over the real store; only consensus and the dapp are
+//! played: three of four keys sign whatever block is made, the dapp takes every transfer but those to nobody.
+
+// Each test program uses another part of this module.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use instar_attest::bundle::Bundle;
+use instar_attest::release::{
+    Activation, FileMode, FileReveal, Nonce, Release, ReleaseHead, SbomReveal, Source,
+    SourceFormat, Target, commitment, target_digest,
+};
+use instar_attest::statement::{Build, Statement};
+use instar_attest::{ChainId, Digest, SecretKey};
+use instar_audit::Supplier;
+use instar_chain::build::release_root;
+use instar_chain::ops::{
+    Ballot, BuildOp, Commit, Open, Propose, Ready, Reveal, TargetCommitment, TargetReveal,
+    UpgradeOp, Vote,
+};
+use instar_chain::{
+    BlockInput, DappCall, DappFailure, DappHost, DappResult, MemoryState, Policy, SlotPolicy,
+    Verdict, apply_block, genesis_writes, query,
+};
+use instar_chunks::{Profile, add_file};
+use instar_ledger::store::{OpenOptions, Store};
+use instar_ledger::vote::{self, VoteKind};
+use instar_ledger::{
+    BlockDraft, Certificate, CommitSignature, DeviceId, Entry, Genesis, GenesisDapp,
+    GenesisOperator, GenesisRelease, GenesisValidator, Header, Keys, Lane, LaneRange, Oid,
+    ReceiptLine, receipt,
+};
+use serde_json::{Value, json};
+
+pub const TIME_MS: u64 = 1_700_000_000_000;
+pub const TARGET: &str = "x86_64-unknown-linux-gnu";
+const RECIPE: &str = "cargo-vendored-v1";
+/// The raw commit that is built.
+pub const COMMIT: &str = "tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\nauthor A <a@a> 1700000000 +0000\ncommitter A <a@a> 1700000000 +0000\n\ncoin: Add a memo\n";
+
+/// A key with a fixed seed: one for each purpose and number.
+pub fn key(purpose: &str, number: usize) -> SecretKey {
+    let seed = Digest::of(format!("instar audit test key {purpose} {number}").as_bytes());
+    SecretKey::from_seed(seed.as_bytes())
+}
+
+pub fn source() -> Source {
+    let id = git2::Oid::hash_object(git2::ObjectType::Commit, COMMIT.as_bytes()).unwrap();
+    Source {
+        commit: id.to_string(),
+        format: SourceFormat::Sha1,
+        tree: COMMIT[5..45].to_owned(),
+    }
+}
+
+/// Every file of every release, by content.
+pub fn contents() -> Vec<Vec<u8>> {
+    let big: Vec<u8> = (0..60_000u32)
+        .flat_map(|i| (i % 251).to_be_bytes())
+        .collect();
+    vec![
+        b"{\"bomFormat\":\"CycloneDX\"}".to_vec(),
+        b"{\"name\":\"coin\"}".to_vec(),
+        b"coin 1".to_vec(),
+        [b"coin 2 ".to_vec(), big].concat(),
+    ]
+}
+
+fn summary(content: &[u8]) -> instar_chunks::FileSummary {
+    let mut from = content;
+    add_file(Profile::InstarCdcV1, &mut from, &mut |_, _| Ok(())).unwrap()
+}
+
+fn file(path: &str, mode: FileMode, content: &[u8]) -> FileReveal {
+    let sum = summary(content);
+    FileReveal {
+        cid: sum.cid.to_string().parse().unwrap(),
+        dag_size: sum.dag_size,
+        mode,
+        path: format!("{TARGET}/{path}").parse().unwrap(),
+        sha256: Digest::from_bytes(sum.sha256),
+        size: sum.size,
+    }
+}
+
+pub fn files(version: usize) -> Vec<FileReveal> {
+    let contents = contents();
+    vec![
+        file("dapp.json", FileMode::Plain, &contents[1]),
+        file(
+            "rootfs/bin/coin",
+            FileMode::Executable,
+            &contents[version + 1],
+        ),
+    ]
+}
+
+pub fn sbom() -> SbomReveal {
+    let sum = summary(&contents()[0]);
+    SbomReveal {
+        cid: sum.cid.to_string().parse().unwrap(),
+        dag_size: sum.dag_size,
+        path: "sbom.cdx.json".parse().unwrap(),
+        sha256: Digest::from_bytes(sum.sha256),
+        size: sum.size,
+    }
+}
+
+fn release(chain: ChainId, version: usize) -> (String, String) {
+    let head = ReleaseHead {
+        activation: Activation::Dapp,
+        chain,
+        chunk_profile: Profile::InstarCdcV1.name().parse().unwrap(),
+        name: "coin".parse().unwrap(),
+        number: version as u64,
+        protocol: 1,
+        slot: "dapps/coin".parse().unwrap(),
+        source: source(),
+    };
+    let targets = BTreeMap::from([(TARGET.parse().unwrap(), files(version))]);
+    let release = Release::assemble(head, &targets, sbom()).unwrap();
+    let (text, root) = release_root(&release).unwrap();
+    (text, root.to_string())
+}
+
+fn genesis() -> Genesis {
+    let slot_policy = SlotPolicy {
+        recipes: vec![RECIPE.into()],
+        rehearsal_blocks: 1,
+        ..SlotPolicy::default()
+    };
+    let policy = Policy {
+        dapps: slot_policy.clone(),
+        node: slot_policy,
+        ..Policy::default()
+    };
+    let (release_json, root) = release(ChainId::from_bytes([0; 32]), 1);
+    Genesis {
+        accounts: BTreeMap::new(),
+        chain_name: "audited".into(),
+        dapps: vec![GenesisDapp {
+            manifest: json!({}),
+            name: "coin".into(),
+        }],
+        kernel: 1,
+        operators: vec![GenesisOperator {
+            account: key("account", 9).public(),
+            name: "developer".into(),
+        }],
+        policy: serde_json::to_value(policy).unwrap(),
+        protocol: 1,
+        releases: vec![GenesisRelease {
+            number: 1,
+            release: root,
+            release_json,
+            slot: "dapps/coin".into(),
+        }],
+        time_ms: TIME_MS,
+        validators: (0..4)
+            .map(|i| GenesisValidator {
+                keys: Keys {
+                    account: key("account", i).public(),
+                    builder: key("builder", i).public(),
+                    consensus: key("consensus", i).public(),
+                    lane: key("lane", i).public(),
+                },
+                name: format!("v{i}"),
+                operator: format!("operator-{i}"),
+                power: 1,
+            })
+            .collect(),
+    }
+}
+
+/// Takes every transfer but those to nobody.
+struct Coin;
+
+impl DappHost for Coin {
+    fn run(&mut self, call: DappCall<'_>) -> Result<DappResult, DappFailure> {
+        let verdict = |to: &Value| match to.as_str() {
+            Some("nobody") => Verdict {
+                detail: Some("nobody has no account".into()),
+                ok: false,
+                output: None,
+                rule: Some("no-such-account".into()),
+            },
+            _ => Verdict {
+                ok: true,
+                output: Some(json!({"fee": "1"})),
+                ..Verdict::default()
+            },
+        };
+        Ok(DappResult {
+            verdicts: call
+                .entries
+                .iter()
+                .map(|e| verdict(&e.body["to"]))
+                .collect(),
+            writes: BTreeMap::new(),
+        })
+    }
+}
+
+pub struct Chain {
+    pub dir: tempfile::TempDir,
+    pub store: Store,
+    pub chain: ChainId,
+    pub state: MemoryState,
+    nonces: BTreeMap<usize, u64>,
+    pub root: String,
+    /// What a lying proposer puts into the receipts of the next block, and everybody signs.
+    pub falsify: Option<fn(&mut Vec<ReceiptLine>)>,
+    /// How many of the four sign the blocks.
+    pub signers: usize,
+    /// Whose key signs the first validator's lane.
+    pub lane_key: usize,
+}
+
+impl Chain {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = OpenOptions {
+            lane_mark: Some(dir.path().join("lane.mark")),
+        };
+        let genesis = genesis();
+        let path = dir.path().join("ledger.git");
+        let (mut store, chain) = Store::create_with(&path, &genesis, &options).unwrap();
+        let mut state = MemoryState::default();
+        state.apply(&genesis_writes(&genesis, &chain).unwrap());
+        store.begin_incarnation(&lane()).unwrap();
+        Self {
+            dir,
+            store,
+            chain,
+            state,
+            nonces: BTreeMap::new(),
+            root: release(chain, 2).1,
+            falsify: None,
+            signers: 3,
+            lane_key: 0,
+        }
+    }
+
+    pub fn entry(&mut self, author: usize, topic: &str, body: Value) -> Entry {
+        let nonce = self.nonces.entry(author).or_default();
+        *nonce += 1;
+        let key = key("account", author);
+        Entry::sign(&self.chain, &key, *nonce - 1, topic, body).unwrap()
+    }
+
+    fn build(&mut self, author: usize, op: &BuildOp) -> Entry {
+        self.entry(author, "build", op.to_value())
+    }
+
+    fn upgrade(&mut self, author: usize, op: &UpgradeOp) -> Entry {
+        self.entry(author, "upgrade", op.to_value())
+    }
+
+    /// Makes the next block of these entries, all carried by the first validator's lane.
+    pub fn block(&mut self, entries: &[Entry]) -> u64 {
+        let (head, parent) = self.store.head();
+        let height = head + 1;
+        let lanes = match entries {
+            [] => vec![],
+            entries => vec![
+                self.store
+                    .append_lane(
+                        &key("lane", self.lane_key),
+                        &lane(),
+                        entries,
+                        TIME_MS / 1000 + height,
+                    )
+                    .unwrap(),
+            ],
+        };
+        let previous = self.store.tip_certificate().cloned();
+        let input = BlockInput {
+            chain: self.chain,
+            height,
+            time_ms: TIME_MS + height * 1000,
+            parent,
+            proposer: key("consensus", 0).public(),
+            previous: previous.as_ref(),
+            lanes: &lanes,
+            left_out: &[],
+        };
+        let output = apply_block(&self.state, &input, &mut Coin).unwrap();
+        self.state.apply(&output.writes);
+        let mut receipts = output.receipts;
+        if let Some(falsify) = self.falsify.take() {
+            falsify(&mut receipts);
+        }
+        let header = Header {
+            chain: self.chain,
+            dapps: output.dapps,
+            height,
+            kernel: 1,
+            lanes: lanes
+                .iter()
+                .map(|c| LaneRange {
+                    device: c.lane.device,
+                    from: c.seq,
+                    head: c.id,
+                    incarnation: c.lane.incarnation,
+                    to: c.seq,
+                })
+                .collect(),
+            left_out: vec![],
+            parent,
+            proposer: key("consensus", 0).public(),
+            protocol: output.protocol,
+            receipts: receipt::digest(&receipts).unwrap(),
+            state_root: Digest::of(&height.to_be_bytes()),
+            time_ms: TIME_MS + height * 1000,
+            validators: output.validators.digest(),
+        };
+        let draft = BlockDraft {
+            header,
+            receipts,
+            previous,
+        };
+        let id = self.store.write_block(&draft).unwrap();
+        let certificate = certificate(&self.chain, height, id, self.signers);
+        self.store.finalize(&id, &certificate).unwrap();
+        height
+    }
+
+    /// The whole way of version 2, with transfers between. Gives the height of its activation.
+    pub fn upgrade_the_coin(&mut self) -> u64 {
+        let transfer = self.entry(0, "coin", json!({"amount": "5", "to": "bob"}));
+        let refused = self.entry(1, "coin", json!({"amount": "5", "to": "nobody"}));
+        self.block(&[transfer, refused]);
+        let target: Target = TARGET.parse().unwrap();
+        let open = self.build(
+            9,
+            &BuildOp::Open(Open {
+                activation: Activation::Dapp,
+                name: "coin".parse().unwrap(),
+                number: 2,
+                protocol: 1,
+                slot: "dapps/coin".parse().unwrap(),
+                source: source(),
+                targets: vec![target.clone()],
+            }),
+        );
+        let round = open.id();
+        self.block(&[open]);
+        let digest = target_digest(&files(2));
+        let commits: Vec<Entry> = (0..4)
+            .map(|i| {
+                let builder = key("builder", i).public();
+                let opens = commitment(&builder, &self.chain, &digest, &nonce(i), &round, &target);
+                let commitments = vec![TargetCommitment {
+                    digest: opens,
+                    target: target.clone(),
+                }];
+                self.build(i, &BuildOp::Commit(Commit { commitments, round }))
+            })
+            .collect();
+        self.block(&commits);
+        // The last of them in a block of its own.
+        let reveals: Vec<Entry> = (0..4)
+            .map(|i| {
+                let op = Reveal {
+                    bundle: self.bundle(i, &round),
+                    reveals: vec![TargetReveal {
+                        files: files(2),
+                        nonce: nonce(i),
+                        target: target.clone(),
+                    }],
+                    round,
+                    sbom: sbom(),
+                };
+                self.build(i, &BuildOp::Reveal(op))
+            })
+            .collect();
+        self.block(&reveals[..3]);
+        self.block(&reveals[3..]);
+        let propose = self.upgrade(
+            9,
+            &UpgradeOp::Propose(Propose {
+                release: self.root.parse().unwrap(),
+                round,
+            }),
+        );
+        let proposal = propose.id();
+        self.block(&[propose]);
+        let votes: Vec<Entry> = (0..3)
+            .map(|i| {
+                let op = Vote {
+                    proposal,
+                    reason: None,
+                    rebuilt: Some(digest),
+                    vote: Ballot::Yes,
+                };
+                self.upgrade(i, &UpgradeOp::Vote(op))
+            })
+            .collect();
+        let accepted = self.block(&votes);
+        self.block(&[]);
+        let ready: Vec<Entry> = (0..4)
+            .map(|i| {
+                let op = Ready {
+                    height: accepted,
+                    proposal,
+                    reason: None,
+                    root: Some(Digest::of(b"the same everywhere")),
+                };
+                self.upgrade(i, &UpgradeOp::Ready(op))
+            })
+            .collect();
+        self.block(&ready);
+        let found = query::proposal(&self.state, &proposal).unwrap().unwrap();
+        let activation = found.activation_height.unwrap();
+        while self.store.head().0 < activation {
+            let transfer = self.entry(0, "coin", json!({"amount": "5", "to": "bob"}));
+            self.block(&[transfer]);
+        }
+        activation
+    }
+
+    fn bundle(&self, i: usize, round: &Digest) -> String {
+        let builder = key("builder", i);
+        let build = Build {
+            builder: builder.public(),
+            cargo_lock: Digest::of(b"Cargo.lock"),
+            chain: self.chain,
+            name: "coin".parse().unwrap(),
+            number: 2,
+            recipe: RECIPE.parse().unwrap(),
+            round: *round,
+            slot: "dapps/coin".parse().unwrap(),
+            source: source(),
+            targets: vec![TARGET.parse().unwrap()],
+            toolchain: Digest::of(format!("toolchain {i}").as_bytes()),
+            vendor: Digest::of(b"vendor"),
+        };
+        let statement = Statement::new(build, &files(2), &sbom()).unwrap();
+        let bundle = Bundle::sign(&builder, &statement).unwrap();
+        String::from_utf8(bundle.to_bytes().unwrap()).unwrap()
+    }
+
+    /// A clone as stock git makes it.
+    pub fn clone(&mut self) -> PathBuf {
+        self.store.flush().unwrap();
+        let to = self.dir.path().join("clone");
+        let from = self.dir.path().join("ledger.git");
+        git(&[
+            "clone",
+            "--quiet",
+            from.to_str().unwrap(),
+            to.to_str().unwrap(),
+        ]);
+        to
+    }
+}
+
+pub fn git(args: &[&str]) {
+    let output = Command::new("git")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("HOME", "/nonexistent")
+        .args(args)
+        .output()
+        .expect("git is there");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "git {args:?}: {said}");
+}
+
+fn nonce(i: usize) -> Nonce {
+    Nonce::from_bytes([i as u8 + 1; 32])
+}
+
+fn lane() -> Lane {
+    Lane {
+        device: DeviceId::of(&key("lane", 0).public()),
+        incarnation: 1,
+    }
+}
+
+/// Signed by the first `signers` of four validators.
+pub fn certificate(chain: &ChainId, height: u64, block: Oid, signers: usize) -> Certificate {
+    let bytes = vote::signed_bytes(chain, VoteKind::Precommit, height, 0, Some(&block));
+    let mut signatures: Vec<CommitSignature> = (0..signers)
+        .map(|i| key("consensus", i))
+        .map(|key| CommitSignature {
+            sig: key.sign(&bytes),
+            validator: key.public(),
+        })
+        .collect();
+    signatures.sort_by_key(|s| s.validator);
+    Certificate {
+        block,
+        height,
+        round: 0,
+        signatures,
+    }
+}
+
+/// Has every file, and the commit.
+pub struct Everything;
+
+impl Supplier for Everything {
+    fn file(&mut self, cid: &str) -> io::Result<Box<dyn Read + '_>> {
+        contents()
+            .into_iter()
+            .find(|c| summary(c).cid.to_string() == cid)
+            .map(|c| Box::new(io::Cursor::new(c)) as Box<dyn Read>)
+            .ok_or_else(|| io::Error::other("no such file"))
+    }
+
+    fn source_commit(&mut self, source: &Source) -> io::Result<Option<Vec<u8>>> {
+        assert_eq!(*source, self::source());
+        Ok(Some(COMMIT.into()))
+    }
+}
+
+/// All files below `dir`, with their paths.
+pub fn walk(dir: &Path) -> Vec<PathBuf> {
+    let mut out = Vec::new();
+    for item in std::fs::read_dir(dir).unwrap() {
+        let path = item.unwrap().path();
+        if path.is_dir() {
+            out.extend(walk(&path));
+        } else {
+            out.push(path);
+        }
+    }
+    out.sort();
+    out
+}
