@@ -46,8 +46,6 @@ pub enum Origin {
     Again,
     /// Already decided by others, and fetched from a peer. The engine checks the certificate after the merge test.
     Sync,
-    /// Read from this node's own disk after a restart.
-    Replay,
 }
 
 /// A block that asks for a prevote.

@@ -246,3 +246,7 @@ impl Signer<Ctx> for Guarded {
         ))
     }
 }
+
+#[cfg(test)]
+#[path = "signing_tests.rs"]
+mod tests;
