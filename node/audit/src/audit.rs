@@ -53,6 +53,8 @@ fn release(
     bundle: &Bundle,
     cid: &str,
 ) -> Result<(), Refused> {
+    // Before anything is opened: a member may be a pipe or a link.
+    report.need("members", bundle.members())?;
     members_of_the_chain(report, verified, bundle, cid)?;
     let bytes = report.need("release-json", bundle.read(RELEASE_FILE))?;
     let release = report.need("release-json", Release::parse(&bytes))?;

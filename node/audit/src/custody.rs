@@ -311,6 +311,12 @@ fn agreement(
     Ok(())
 }
 
+/// Who revealed the same bytes.
+struct Group<'a> {
+    files: &'a [FileReveal],
+    operators: BTreeSet<&'a str>,
+}
+
 /// Puts the release together again from what enough builders revealed, and compares the bytes.
 fn assembly(
     report: &mut Report,
@@ -321,21 +327,24 @@ fn assembly(
 ) -> Result<(), Refused> {
     let name = "release-root";
     // Who revealed which bytes for a target, together with the release's own SBOM.
-    let mut groups: BTreeMap<(&Target, Digest), (&[FileReveal], BTreeSet<&str>)> = BTreeMap::new();
+    let mut groups: BTreeMap<(&Target, Digest), Group<'_>> = BTreeMap::new();
     let with_sbom = |one: &&Counted<'_>| one.reveal.sbom == from.release.sbom;
     for one in counted.iter().filter(with_sbom) {
         for shown in &one.reveal.reveals {
             groups
                 .entry((&shown.target, target_digest(&shown.files)))
-                .or_insert_with(|| (&shown.files, BTreeSet::new()))
-                .1
+                .or_insert_with(|| Group {
+                    files: &shown.files,
+                    operators: BTreeSet::new(),
+                })
+                .operators
                 .insert(&one.builder.operator);
         }
     }
     let targets: BTreeMap<Target, Vec<FileReveal>> = groups
         .into_iter()
-        .filter(|(_, (_, operators))| operators.len() >= policy.builders as usize)
-        .map(|((target, _), (files, _))| (target.clone(), files.to_vec()))
+        .filter(|(_, group)| group.operators.len() >= policy.builders as usize)
+        .map(|((target, _), group)| (target.clone(), group.files.to_vec()))
         .collect();
     let head = ReleaseHead {
         activation: open.op.activation,

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use instar_audit::{Verified, export, run, run_verified, verify_chain};
-use support::{Chain, Everything, walk};
+use support::{Chain, Everything, NODE, walk};
 
 /// A chain with its upgrade, cloned, and its bundle.
 fn audited() -> (Chain, PathBuf, PathBuf, u64) {
@@ -114,6 +114,23 @@ fn a_member_that_is_missing_or_too_many() {
     fs::remove_file(&extra).unwrap();
     std::os::unix::fs::symlink("/etc/passwd", &extra).unwrap();
     assert!(!audit().ok);
+}
+
+#[test]
+fn a_node_release_that_was_rolled_out() {
+    let mut chain = Chain::new();
+    chain.signers = 4;
+    let activation = chain.bring_live(NODE);
+    let clone = chain.clone();
+    let bundle = chain.dir.path().join("bundle");
+    export(&clone, &chain.root, &mut Everything, &bundle).unwrap();
+    let report = run(&clone, &bundle, &chain.root);
+    assert!(report.ok, "{:#?}", report.refused_by());
+    assert_eq!(report.activated_at, Some(activation));
+    let rollout = report.steps.iter().find(|s| s.name == "rollout").unwrap();
+    for name in ["v0", "v1", "v2", "v3"] {
+        assert!(rollout.detail.contains(name), "{}", rollout.detail);
+    }
 }
 
 #[test]

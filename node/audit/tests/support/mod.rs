@@ -19,8 +19,8 @@ use instar_attest::{ChainId, Digest, SecretKey};
 use instar_audit::Supplier;
 use instar_chain::build::release_root;
 use instar_chain::ops::{
-    Ballot, BuildOp, Commit, Open, Propose, Ready, Reveal, TargetCommitment, TargetReveal,
-    UpgradeOp, Vote,
+    Ballot, BuildOp, Commit, Health, Open, Propose, Ready, Report, Reveal, TargetCommitment,
+    TargetReveal, UpgradeOp, Vote,
 };
 use instar_chain::{
     BlockInput, DappCall, DappFailure, DappHost, DappResult, MemoryState, Policy, SlotPolicy,
@@ -110,15 +110,34 @@ pub fn sbom() -> SbomReveal {
     }
 }
 
-fn release(chain: ChainId, version: usize) -> (String, String) {
+/// What is upgraded.
+#[derive(Clone, Copy)]
+pub struct Program {
+    pub activation: Activation,
+    pub name: &'static str,
+    pub slot: &'static str,
+}
+
+pub const COIN: Program = Program {
+    activation: Activation::Dapp,
+    name: "coin",
+    slot: "dapps/coin",
+};
+pub const NODE: Program = Program {
+    activation: Activation::Rolling,
+    name: "instar",
+    slot: "node",
+};
+
+fn release(chain: ChainId, program: Program, version: usize) -> (String, String) {
     let head = ReleaseHead {
-        activation: Activation::Dapp,
+        activation: program.activation,
         chain,
         chunk_profile: Profile::InstarCdcV1.name().parse().unwrap(),
-        name: "coin".parse().unwrap(),
+        name: program.name.parse().unwrap(),
         number: version as u64,
         protocol: 1,
-        slot: "dapps/coin".parse().unwrap(),
+        slot: program.slot.parse().unwrap(),
         source: source(),
     };
     let targets = BTreeMap::from([(TARGET.parse().unwrap(), files(version))]);
@@ -138,7 +157,7 @@ fn genesis() -> Genesis {
         node: slot_policy,
         ..Policy::default()
     };
-    let (release_json, root) = release(ChainId::from_bytes([0; 32]), 1);
+    let (release_json, root) = release(ChainId::from_bytes([0; 32]), COIN, 1);
     Genesis {
         accounts: BTreeMap::new(),
         chain_name: "audited".into(),
@@ -238,7 +257,7 @@ impl Chain {
             chain,
             state,
             nonces: BTreeMap::new(),
-            root: release(chain, 2).1,
+            root: String::new(),
             falsify: None,
             signers: 3,
             lane_key: 0,
@@ -331,6 +350,12 @@ impl Chain {
 
     /// The whole way of version 2, with transfers between. Gives the height of its activation.
     pub fn upgrade_the_coin(&mut self) -> u64 {
+        self.bring_live(COIN)
+    }
+
+    /// The whole way of version 2 of a program, with transfers between.
+    pub fn bring_live(&mut self, program: Program) -> u64 {
+        self.root = release(self.chain, program, 2).1;
         let transfer = self.entry(0, "coin", json!({"amount": "5", "to": "bob"}));
         let refused = self.entry(1, "coin", json!({"amount": "5", "to": "nobody"}));
         self.block(&[transfer, refused]);
@@ -338,11 +363,11 @@ impl Chain {
         let open = self.build(
             9,
             &BuildOp::Open(Open {
-                activation: Activation::Dapp,
-                name: "coin".parse().unwrap(),
+                activation: program.activation,
+                name: program.name.parse().unwrap(),
                 number: 2,
                 protocol: 1,
-                slot: "dapps/coin".parse().unwrap(),
+                slot: program.slot.parse().unwrap(),
                 source: source(),
                 targets: vec![target.clone()],
             }),
@@ -366,7 +391,7 @@ impl Chain {
         let reveals: Vec<Entry> = (0..4)
             .map(|i| {
                 let op = Reveal {
-                    bundle: self.bundle(i, &round),
+                    bundle: self.bundle(i, program, &round),
                     reveals: vec![TargetReveal {
                         files: files(2),
                         nonce: nonce(i),
@@ -420,20 +445,51 @@ impl Chain {
             let transfer = self.entry(0, "coin", json!({"amount": "5", "to": "bob"}));
             self.block(&[transfer]);
         }
+        if program.slot == "node" {
+            self.roll_out(&proposal);
+        }
         activation
     }
 
-    fn bundle(&self, i: usize, round: &Digest) -> String {
+    /// Each validator reports its health when its wave has come, until the last wave is over.
+    fn roll_out(&mut self, proposal: &Digest) {
+        for i in 0..4 {
+            let op = Report {
+                proposal: *proposal,
+                reason: None,
+                result: Health::Healthy,
+                running: Some(self.root.parse().unwrap()),
+            };
+            let wave = |state: &MemoryState| {
+                let found = query::proposal(state, proposal).unwrap().unwrap();
+                found.rollout.map(|r| r.waves[r.index].clone())
+            };
+            let members = wave(&self.state).expect("the rollout goes on");
+            let member = (0..4).find(|i| members.contains(&format!("v{i}"))).unwrap();
+            let report = self.upgrade(member, &UpgradeOp::Report(op));
+            self.block(&[report]);
+            let in_wave = |c: &Self| {
+                let found = query::proposal(&c.state, proposal).unwrap().unwrap();
+                let rollout = found.rollout.expect("it has begun");
+                found.completed_at.is_none() && rollout.index == i
+            };
+            while in_wave(self) {
+                self.block(&[]);
+            }
+        }
+    }
+
+    fn bundle(&self, i: usize, program: Program, round: &Digest) -> String {
         let builder = key("builder", i);
         let build = Build {
             builder: builder.public(),
             cargo_lock: Digest::of(b"Cargo.lock"),
             chain: self.chain,
-            name: "coin".parse().unwrap(),
+            name: program.name.parse().unwrap(),
             number: 2,
             recipe: RECIPE.parse().unwrap(),
             round: *round,
-            slot: "dapps/coin".parse().unwrap(),
+            slot: program.slot.parse().unwrap(),
             source: source(),
             targets: vec![TARGET.parse().unwrap()],
             toolchain: Digest::of(format!("toolchain {i}").as_bytes()),
