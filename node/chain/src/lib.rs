@@ -25,6 +25,8 @@ mod gates;
 mod genesis;
 mod machine;
 
+pub mod fake;
+pub mod module;
 pub mod query;
 pub mod rehearsal;
 
@@ -38,3 +40,6 @@ pub use host::{
 pub use lanes::Quota;
 pub use policy::{Policy, PolicyError, SlotPolicy};
 pub use view::{KeySpace, MemoryState, Overlay, StateError, StateView, Writes};
+
+#[cfg(test)]
+mod tests;

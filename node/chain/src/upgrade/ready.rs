@@ -10,7 +10,10 @@ pub(super) fn apply(m: &mut Machine<'_>, author: &Author, entry: Digest, op: Rea
     let mut proposal = load(&m.state, &op.proposal)?;
     let member = member(&proposal, author)?;
     check_reason(op.reason.as_ref())?;
-    let (Phase::Rehearsing, Some(rehearsal)) = (proposal.phase, proposal.rehearsal) else {
+    // As with votes: readiness that comes after the quorum is noted.
+    let (Phase::Rehearsing | Phase::Scheduled, Some(rehearsal)) =
+        (proposal.phase, proposal.rehearsal)
+    else {
         return refuse("not-rehearsing", "this proposal is not rehearsed now");
     };
     // Another activation in between began the rehearsal anew: what was rehearsed before says nothing.

@@ -13,9 +13,15 @@ pub(super) fn apply(m: &mut Machine<'_>, author: &Author, entry: Digest, op: Vot
     let mut proposal = load(&m.state, &op.proposal)?;
     let member = member(&proposal, author)?;
     check_reason(op.reason.as_ref())?;
-    ensure(proposal.phase == Phase::Voting, "not-voting", || {
-        "the vote on this proposal is over".into()
-    })?;
+    // A vote that comes after the quorum changes nothing, but it is noted: people want to see who said what.
+    ensure(
+        matches!(
+            proposal.phase,
+            Phase::Voting | Phase::Rehearsing | Phase::Scheduled
+        ),
+        "not-voting",
+        || "this proposal is live or decided".into(),
+    )?;
     ensure(
         !proposal.votes.contains_key(&member.name),
         "already-voted",

@@ -1,0 +1,11 @@
+//! Tests of the state machine as a whole: a small world of four validators, driven block by block.
+
+mod blocks;
+mod dapps;
+mod determinism;
+mod gates;
+mod module;
+mod rollout;
+mod rounds;
+mod upgrades;
+mod world;
