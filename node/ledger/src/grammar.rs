@@ -8,8 +8,8 @@ mod block;
 mod lane;
 mod root;
 
-pub(crate) use block::read_tip_parent;
 pub use block::{block_commit, block_tree, read_block, tip_commit, tip_tree};
+pub(crate) use block::{read_header, read_tip_parent};
 pub use lane::{
     LanePayload, SignedLaneCommit, entries_jsonl, read_entries, read_lane_commit, single_file_tree,
 };

@@ -115,8 +115,15 @@ impl Journal {
         Ok(Some((kind, payload)))
     }
 
-    /// Appends one record and makes it durable.
+    /// Appends one record and makes it durable, with all before it.
     pub fn append(&mut self, kind: RecordKind, payload: &[u8]) -> io::Result<()> {
+        let end = self.end;
+        self.append_lazily(kind, payload)?;
+        self.file.sync_data().inspect_err(|_| self.end = end)
+    }
+
+    /// Appends one record that the next [`Journal::append`] makes durable.
+    pub fn append_lazily(&mut self, kind: RecordKind, payload: &[u8]) -> io::Result<()> {
         let size = u32::try_from(payload.len())
             .ok()
             .filter(|size| *size <= MAX_RECORD_BYTES)
@@ -129,10 +136,14 @@ impl Journal {
         record.extend(record_check(self.generation, kind, payload));
         record.extend(payload);
         self.file.write_all_at(&record, self.end)?;
-        self.file.sync_data()?;
         self.end += record.len() as u64;
         self.len = self.len.max(self.end);
         Ok(())
+    }
+
+    /// Makes all records durable.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
     }
 
     /// Whether nothing has to be replayed.

@@ -141,6 +141,24 @@ pub fn block_commit(tree: &Oid, header: &Header, receipts: &[ReceiptLine]) -> Ve
     .into_bytes()
 }
 
+/// Reads the header of a block that was checked before, without its receipts.
+pub(crate) fn read_header<E: From<GrammarError>>(
+    id: &Oid,
+    chain: &ChainId,
+    mut fetch: impl FnMut(&Oid, Kind) -> Result<Vec<u8>, E>,
+) -> Result<Header, E> {
+    let commit = fetch(id, Kind::Commit)?;
+    let tree = fetch(&Loose::read(WHAT, &commit)?.tree, Kind::Tree)?;
+    let (_, header) = files_of(&tree)?
+        .into_iter()
+        .find(|(name, _)| *name == HEADER_FILE)
+        .ok_or(GrammarError::Part {
+            what: WHAT,
+            part: HEADER_FILE,
+        })?;
+    Ok(header_of(&fetch(&header, Kind::Blob)?, chain)?)
+}
+
 /// Reads a block: `fetch` gives the object of an id. Every byte of the commit, its tree and its files is rebuilt.
 pub fn read_block<E: From<GrammarError>>(
     id: Oid,

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::lanes::at;
 use super::objects::Objects;
 use super::{PRIVATE_DIR, Store, StoreError, io_error};
-use crate::block::{Block, BlockDraft};
+use crate::block::{Block, BlockDraft, Header};
 use crate::certificate::Certificate;
 use crate::grammar::{self, CERTIFICATE_FILE, GrammarError, Kind, Loose, Object};
 use crate::journal::RecordKind;
@@ -53,6 +53,13 @@ impl Store {
     /// Reads a block: every byte of the commit, its tree and its files is rebuilt and compared.
     pub fn read_block(&self, id: &Oid) -> Result<Block, StoreError> {
         grammar::read_block(*id, &self.chain, |id, kind| self.objects.read(id, kind))
+            .map_err(|error| at(id, error))
+    }
+
+    /// The header of a block, without its receipts. In this node's store every block was checked when it was taken in;
+    /// in a clone use [`Store::read_block`], which checks everything.
+    pub fn header(&self, id: &Oid) -> Result<Header, StoreError> {
+        grammar::read_header(id, &self.chain, |id, kind| self.objects.read(id, kind))
             .map_err(|error| at(id, error))
     }
 
@@ -113,34 +120,35 @@ impl Store {
         self.flush_if_due()
     }
 
-    fn check_next(&self, certificate: &Certificate) -> Result<Block, StoreError> {
-        let block = self.read_block(&certificate.block)?;
+    fn check_next(&self, certificate: &Certificate) -> Result<Header, StoreError> {
+        let block = certificate.block;
+        let header = self.header(&block)?;
         let (height, head) = self.head();
-        if block.header.height != certificate.height {
+        if header.height != certificate.height {
             return Err(StoreError::OtherBlock {
-                block: block.id,
+                block,
                 certified: certificate.block,
                 height: certificate.height,
             });
         }
-        if block.header.height != height + 1 || block.header.parent != head {
+        if header.height != height + 1 || header.parent != head {
             return Err(StoreError::NotNext {
-                block: block.id,
-                height: block.header.height,
+                block,
+                height: header.height,
                 head: height,
             });
         }
-        Ok(block)
+        Ok(header)
     }
 
     /// Moves the trunk in memory; the journal has the certificate.
     pub(super) fn move_trunk(&mut self, certificate: &Certificate) -> Result<(), StoreError> {
-        let block = self.check_next(certificate)?;
-        self.apply(&block, certificate)
+        let header = self.check_next(certificate)?;
+        self.apply(&header, certificate)
     }
 
-    fn apply(&mut self, block: &Block, certificate: &Certificate) -> Result<(), StoreError> {
-        for range in &block.header.lanes {
+    fn apply(&mut self, header: &Header, certificate: &Certificate) -> Result<(), StoreError> {
+        for range in &header.lanes {
             let lane = range.lane();
             let ahead = match self.lane_head(&lane) {
                 // What was merged first stands: a lane that has something else there follows the trunk.
@@ -153,7 +161,7 @@ impl Store {
                 self.lanes.insert(lane, (range.head, range.to));
             }
         }
-        self.trunk.push(block.id);
+        self.trunk.push(certificate.block);
         self.tip = Some(certificate.clone());
         Ok(())
     }
@@ -163,7 +171,7 @@ impl Store {
         let Some(certificate) = &self.tip else {
             return Ok(None);
         };
-        let time_ms = self.read_block(&certificate.block)?.header.time_ms;
+        let time_ms = self.header(&certificate.block)?.time_ms;
         let [tree, blob] = grammar::tip_tree(certificate)?;
         let bytes = grammar::tip_commit(&self.chain, certificate, &tree.id, time_ms);
         let commit = Object::new(Kind::Commit, bytes);

@@ -25,6 +25,9 @@ pub const PACK_GRACE: Duration = Duration::from_secs(120);
 /// How long old tips can be fetched, so that a clone in flight doesn't break.
 pub const TIP_KEPT: Duration = Duration::from_secs(3600);
 
+/// Blobs above this are not tried for deltas: large batches are mostly signatures, which have nothing in common.
+const LARGE: &str = "core.bigFileThreshold=16k";
+
 /// What was done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MaintainReport {
@@ -249,8 +252,8 @@ fn pack_objects(
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).map_err(io_error(what))?;
     let mut child = crate::http::git(path)
-        .args(["-c", "pack.threads=1", "pack-objects", "--quiet"])
-        .arg("--delta-base-offset")
+        .args(["-c", "pack.threads=1", "-c", LARGE, "pack-objects"])
+        .args(["--quiet", "--delta-base-offset", "--window=5"])
         .arg(folder.join("pack"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

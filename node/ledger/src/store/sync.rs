@@ -88,7 +88,9 @@ impl Store {
     /// Nothing reaches the disk before all of this holds: the pack is within its bounds; every commit that is new is a
     /// lane commit or a block of this chain in the exact grammar; every signature holds; `may_sign` takes each lane
     /// commit's key; every commit continues its parent and has all that it names, in the pack or in the store; and
-    /// nothing is in the pack that no commit names. What was taken in is durable, and stands on no ref.
+    /// nothing is in the pack that no commit names. What was taken in stands on no ref. A block is durable when this
+    /// returns, with every lane commit that it merges; lane commits without a block become so with the next block, own
+    /// commit or [`Store::sync`].
     pub fn import_pack_from(
         &mut self,
         bytes: &[u8],
@@ -153,16 +155,28 @@ impl Store {
             .map(|id| fresh.remove(id).expect("each id was put in once"))
             .collect();
         let record = pack::write(objects.iter().map(|o| (o.kind, o.bytes.as_slice())));
-        self.writer()?
-            .journal
-            .append(RecordKind::Objects, &record)
-            .map_err(io_error("appending to the journal"))?;
+        let journal = &mut self.writer()?.journal;
+        // A block must be durable before it is voted for, and everything before it in the journal becomes so with it.
+        // Lane commits alone can wait: whoever made them has them.
+        let appended = match imported.blocks.is_empty() {
+            true => journal.append_lazily(RecordKind::Objects, &record),
+            false => journal.append(RecordKind::Objects, &record),
+        };
+        appended.map_err(io_error("appending to the journal"))?;
         self.objects.add(objects);
         for read in reads.into_values() {
             self.remember(read);
         }
         self.flush_if_due()?;
         Ok(imported)
+    }
+
+    /// Makes everything that was taken in durable.
+    pub fn sync(&mut self) -> Result<(), StoreError> {
+        self.writer()?
+            .journal
+            .sync()
+            .map_err(io_error("syncing the journal"))
     }
 
     fn fetch(
