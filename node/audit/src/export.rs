@@ -9,6 +9,7 @@ use instar_attest::json;
 use instar_attest::release::{Release, Source};
 use instar_chain::ops::BuildOp;
 use instar_chain::query;
+use instar_chunks::Blocks;
 use instar_ledger::sshsig;
 
 use crate::bundle::{
@@ -25,6 +26,30 @@ pub trait Supplier {
 
     /// The raw git commit object, without git's prefix; nothing if it can't be had.
     fn source_commit(&mut self, source: &Source) -> io::Result<Option<Vec<u8>>>;
+}
+
+/// The largest file that [`FromBlocks`] reads: it is put together in memory.
+pub const MAX_FILE_BYTES: u64 = 1 << 30;
+
+/// A supplier over blocks, wherever they come from: each is checked against its CID.
+pub struct FromBlocks<'a> {
+    /// The blocks.
+    pub blocks: &'a dyn Blocks,
+    /// The raw source commit, if it is at hand.
+    pub source_commit: Option<Vec<u8>>,
+}
+
+impl Supplier for FromBlocks<'_> {
+    fn file(&mut self, cid: &str) -> io::Result<Box<dyn Read + '_>> {
+        let cid: instar_chunks::Cid = cid.parse().map_err(io::Error::other)?;
+        let bytes = instar_chunks::read_file(self.blocks, &cid, MAX_FILE_BYTES)
+            .map_err(io::Error::other)?;
+        Ok(Box::new(io::Cursor::new(bytes)))
+    }
+
+    fn source_commit(&mut self, _: &Source) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.source_commit.clone())
+    }
 }
 
 /// Why a bundle could not be written.

@@ -19,6 +19,6 @@ mod audit;
 mod export;
 
 pub use audit::{run, run_verified};
-pub use export::{ExportError, Supplier, export};
+pub use export::{ExportError, FromBlocks, MAX_FILE_BYTES, Supplier, export};
 pub use report::{Report, Step};
 pub use verify::{Verified, verify_chain};

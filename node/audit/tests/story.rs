@@ -7,8 +7,9 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use instar_audit::{Verified, export, run, run_verified, verify_chain};
-use support::{Chain, Everything, NODE, walk};
+use instar_audit::{FromBlocks, Verified, export, run, run_verified, verify_chain};
+use instar_chunks::Blocks as _;
+use support::{COMMIT, Chain, Everything, NODE, contents, walk};
 
 /// A chain with its upgrade, cloned, and its bundle.
 fn audited() -> (Chain, PathBuf, PathBuf, u64) {
@@ -144,6 +145,31 @@ fn a_release_that_the_chain_started_with() {
     assert!(report.ok, "{:#?}", report.refused_by());
     assert_eq!(report.admitted.as_deref(), Some("genesis-admitted"));
     assert_eq!(report.activated_at, Some(0));
+}
+
+#[test]
+fn a_bundle_out_of_blocks() {
+    let mut chain = Chain::new();
+    chain.upgrade_the_coin();
+    let clone = chain.clone();
+    let bundle = chain.dir.path().join("bundle");
+    let blocks = instar_chunks::MemoryBlocks::default();
+    let mut supplier = FromBlocks {
+        blocks: &blocks,
+        source_commit: Some(COMMIT.into()),
+    };
+    assert!(export(&clone, &chain.root, &mut supplier, &bundle).is_err());
+    assert!(!bundle.exists(), "half a bundle");
+    for content in contents() {
+        let mut put = |cid: &instar_chunks::Cid, bytes: &[u8]| {
+            blocks.put(cid, bytes).map_err(std::io::Error::other)
+        };
+        let profile = instar_chunks::Profile::InstarCdcV1;
+        instar_chunks::add_file(profile, &mut content.as_slice(), &mut put).unwrap();
+    }
+    export(&clone, &chain.root, &mut supplier, &bundle).unwrap();
+    let report = run(&clone, &bundle, &chain.root);
+    assert!(report.ok, "{:#?}", report.refused_by());
 }
 
 #[test]
