@@ -1,0 +1,451 @@
+//! Short messages to everybody: lane packs, entries, certificates.
+//!
+//! A publisher pushes the whole message to every peer it is connected to. Whoever gets it for the
+//! first time tells the others that it has it, and they ask for it if they lack it; so a message
+//! crosses each line once, and gets through a swarm that isn't fully meshed. The same offer is made
+//! to a peer that connects, for messages of the last seconds: who was away for a moment misses
+//! nothing. A message is as trustworthy as its content: what must be authentic is signed inside.
+
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use libp2p::PeerId;
+use libp2p::swarm::{Stream, StreamProtocol};
+use prost::Message as _;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+use crate::outbox::Outbox;
+use crate::wire::gossip::{Frame, Push};
+use crate::wire::read_frame;
+
+pub(crate) const PROTOCOL: StreamProtocol = StreamProtocol::new("/instar/gossip/1");
+
+/// Largest message: a lane pack is up to 2 MiB, a block with what it merges a little more.
+pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Longest topic.
+pub const MAX_TOPIC_BYTES: usize = 128;
+
+/// A message, its topic and what protobuf puts around them.
+const MAX_FRAME_BYTES: usize = MAX_MESSAGE_BYTES + 1024;
+
+/// What a subscriber may leave unread. Beyond that new messages are dropped for it, and said so.
+pub const MAX_UNREAD_BYTES: usize = 64 * 1024 * 1024;
+
+/// How long a message is offered to peers that connect, and handed to those who ask.
+const OFFER_TIME: Duration = Duration::from_secs(20);
+/// Most bytes that are kept for that.
+const MAX_OFFERED_BYTES: usize = 32 * 1024 * 1024;
+
+/// How long an id is remembered, so that an echo is not taken for news.
+const SEEN_TIME: Duration = Duration::from_secs(120);
+/// Most ids remembered.
+const MAX_SEEN: usize = 65_536;
+
+/// A want is asked of another peer after this time without an answer.
+const WANT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Most ids in one frame.
+const MAX_IDS_PER_FRAME: usize = 1024;
+
+const NONCE_BYTES: usize = 16;
+
+type Id = [u8; 32];
+
+/// A message as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The neighbour who handed it over; not always who wrote it.
+    pub peer: PeerId,
+    /// What was published.
+    pub bytes: Vec<u8>,
+}
+
+/// Why a message can't be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// Over [`MAX_MESSAGE_BYTES`].
+    #[error("a message of {bytes} bytes is over the limit of {MAX_MESSAGE_BYTES}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// The topic is empty or over [`MAX_TOPIC_BYTES`].
+    #[error("a topic has 1 to {MAX_TOPIC_BYTES} bytes")]
+    Topic,
+    /// The system has no randomness.
+    #[error("the system gives no random bytes")]
+    Random,
+}
+
+/// The messages of one topic, in the order of their arrival; a [`futures::Stream`].
+#[derive(Debug)]
+pub struct Subscription {
+    messages: mpsc::UnboundedReceiver<Message>,
+    unread: Arc<AtomicUsize>,
+}
+
+impl Subscription {
+    /// The next message; `None` once the peer has shut down.
+    pub async fn recv(&mut self) -> Option<Message> {
+        std::future::poll_fn(|cx| self.poll_message(cx)).await
+    }
+
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        let next = self.messages.poll_recv(cx);
+        if let Poll::Ready(Some(message)) = &next {
+            self.unread
+                .fetch_sub(message.bytes.len(), Ordering::Relaxed);
+        }
+        next
+    }
+}
+
+impl futures::Stream for Subscription {
+    type Item = Message;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        self.poll_message(cx)
+    }
+}
+
+struct Subscriber {
+    messages: mpsc::UnboundedSender<Message>,
+    unread: Arc<AtomicUsize>,
+}
+
+pub(crate) struct Gossip {
+    outbox: Outbox,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    peers: Vec<PeerId>,
+    subscribers: HashMap<String, Vec<Subscriber>>,
+    /// When each id was first seen, and in which order.
+    seen: HashMap<Id, Instant>,
+    seen_order: VecDeque<Id>,
+    offered: HashMap<Id, Arc<[u8]>>,
+    offered_order: VecDeque<(Instant, Id)>,
+    offered_bytes: usize,
+    /// Messages that were asked for: whom, when, and who else has it.
+    wanted: HashMap<Id, Wanted>,
+}
+
+struct Wanted {
+    asked: Instant,
+    others: Vec<PeerId>,
+}
+
+impl State {
+    /// Remembers an id; false if it was known.
+    fn first_sight(&mut self, id: Id, now: Instant) -> bool {
+        while let Some(oldest) = self.seen_order.front() {
+            let expired = self
+                .seen
+                .get(oldest)
+                .is_none_or(|at| now.duration_since(*at) > SEEN_TIME);
+            if !expired && self.seen_order.len() < MAX_SEEN {
+                break;
+            }
+            if let Some(id) = self.seen_order.pop_front() {
+                self.seen.remove(&id);
+            }
+        }
+        if self.seen.contains_key(&id) {
+            return false;
+        }
+        self.seen.insert(id, now);
+        self.seen_order.push_back(id);
+        true
+    }
+
+    /// Keeps a frame for those who ask for it in the next seconds.
+    fn offer(&mut self, id: Id, frame: &Arc<[u8]>, now: Instant) {
+        self.offered_bytes += frame.len();
+        self.offered.insert(id, Arc::clone(frame));
+        self.offered_order.push_back((now, id));
+        self.expire_offers(now);
+    }
+
+    fn expire_offers(&mut self, now: Instant) {
+        while let Some((at, id)) = self.offered_order.front().copied() {
+            if self.offered_bytes <= MAX_OFFERED_BYTES && now.duration_since(at) <= OFFER_TIME {
+                break;
+            }
+            self.offered_order.pop_front();
+            if let Some(frame) = self.offered.remove(&id) {
+                self.offered_bytes -= frame.len();
+            }
+        }
+    }
+
+    fn deliver(&mut self, topic: &str, message: &Message) {
+        let Some(subscribers) = self.subscribers.get_mut(topic) else {
+            return;
+        };
+        let bytes = message.bytes.len();
+        subscribers.retain(|subscriber| {
+            let unread = subscriber.unread.load(Ordering::Relaxed);
+            if unread + bytes > MAX_UNREAD_BYTES {
+                tracing::warn!(
+                    topic,
+                    unread,
+                    "a subscriber is too slow; a message is dropped"
+                );
+                return true;
+            }
+            subscriber.unread.fetch_add(bytes, Ordering::Relaxed);
+            subscriber.messages.send(message.clone()).is_ok()
+        });
+    }
+}
+
+fn id_of(push: &Push) -> Id {
+    let mut hash = Sha256::new();
+    hash.update(b"instar/gossip/v1\0");
+    hash.update(&push.nonce);
+    hash.update(push.topic.as_bytes());
+    hash.update([0]);
+    hash.update(&push.data);
+    hash.finalize().into()
+}
+
+impl Gossip {
+    pub fn new(outbox: Outbox) -> Self {
+        Self {
+            outbox,
+            state: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn subscribe(&self, topic: &str) -> Subscription {
+        let (sender, messages) = mpsc::unbounded_channel();
+        let unread = Arc::new(AtomicUsize::new(0));
+        self.lock()
+            .subscribers
+            .entry(topic.to_owned())
+            .or_default()
+            .push(Subscriber {
+                messages: sender,
+                unread: Arc::clone(&unread),
+            });
+        Subscription { messages, unread }
+    }
+
+    /// Pushes a message to every connected peer; says to how many.
+    pub fn publish(&self, topic: &str, data: &[u8]) -> Result<usize, PublishError> {
+        if data.len() > MAX_MESSAGE_BYTES {
+            return Err(PublishError::TooLarge { bytes: data.len() });
+        }
+        if topic.is_empty() || topic.len() > MAX_TOPIC_BYTES {
+            return Err(PublishError::Topic);
+        }
+        let mut nonce = vec![0; NONCE_BYTES];
+        getrandom::fill(&mut nonce).map_err(|_| PublishError::Random)?;
+        let push = Push {
+            topic: topic.to_owned(),
+            nonce,
+            data: data.to_vec(),
+        };
+        let id = id_of(&push);
+        let frame: Arc<[u8]> = Frame {
+            push: Some(push),
+            ..Frame::default()
+        }
+        .encode_to_vec()
+        .into();
+        let now = Instant::now();
+        // Noting it before looking who is there: who connects meanwhile gets the offer.
+        let peers = {
+            let mut state = self.lock();
+            state.first_sight(id, now);
+            state.offer(id, &frame, now);
+            state.peers.clone()
+        };
+        let mut sent = 0;
+        for peer in peers {
+            match self.outbox.try_send(peer, Arc::clone(&frame)) {
+                Ok(()) => sent += 1,
+                Err(error) => tracing::warn!(%peer, %error, topic, "a message was not sent"),
+            }
+        }
+        Ok(sent)
+    }
+
+    pub fn on_connected(&self, peer: PeerId) {
+        let ids: Vec<Vec<u8>> = {
+            let mut state = self.lock();
+            if !state.peers.contains(&peer) {
+                state.peers.push(peer);
+            }
+            state.expire_offers(Instant::now());
+            let newest = state.offered_order.iter().rev().take(MAX_IDS_PER_FRAME);
+            newest.map(|(_, id)| id.to_vec()).collect()
+        };
+        if !ids.is_empty() {
+            self.send(
+                peer,
+                Frame {
+                    have: ids,
+                    ..Frame::default()
+                },
+            );
+        }
+    }
+
+    pub fn on_disconnected(&self, peer: PeerId) {
+        self.lock().peers.retain(|known| *known != peer);
+        self.outbox.drop_peer(&peer);
+    }
+
+    fn send(&self, peer: PeerId, frame: Frame) {
+        // A queue that is full belongs to a peer that is far behind; it gets offers again later.
+        let _ = self.outbox.try_send(peer, frame.encode_to_vec().into());
+    }
+
+    /// Reads one stream that a peer opened until it ends or breaks a rule.
+    pub async fn read(self: Arc<Self>, peer: PeerId, mut stream: Stream) {
+        loop {
+            let bytes = match read_frame(&mut stream, MAX_FRAME_BYTES).await {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "a gossip stream broke off");
+                    return;
+                }
+            };
+            let frame = match Frame::decode(bytes.as_slice()) {
+                Ok(frame) => frame,
+                Err(error) => {
+                    tracing::warn!(%peer, %error, "not a gossip frame");
+                    return;
+                }
+            };
+            if let Some(push) = frame.push {
+                self.on_push(peer, push);
+            }
+            self.on_have(peer, &frame.have);
+            self.on_want(peer, &frame.want);
+        }
+    }
+
+    fn on_push(&self, peer: PeerId, push: Push) {
+        if push.data.len() > MAX_MESSAGE_BYTES
+            || push.nonce.len() != NONCE_BYTES
+            || push.topic.is_empty()
+            || push.topic.len() > MAX_TOPIC_BYTES
+        {
+            tracing::warn!(%peer, "a gossip message breaks the limits");
+            return;
+        }
+        let id = id_of(&push);
+        let now = Instant::now();
+        let topic = push.topic.clone();
+        let others: Vec<PeerId> = {
+            let mut state = self.lock();
+            state.wanted.remove(&id);
+            if !state.first_sight(id, now) {
+                return;
+            }
+            let frame = Frame {
+                push: Some(push.clone()),
+                ..Frame::default()
+            };
+            state.offer(id, &frame.encode_to_vec().into(), now);
+            let bytes = push.data;
+            state.deliver(&topic, &Message { peer, bytes });
+            state.peers.iter().copied().filter(|p| *p != peer).collect()
+        };
+        for other in others {
+            let have = vec![id.to_vec()];
+            self.send(
+                other,
+                Frame {
+                    have,
+                    ..Frame::default()
+                },
+            );
+        }
+    }
+
+    fn on_have(&self, peer: PeerId, ids: &[Vec<u8>]) {
+        let now = Instant::now();
+        let mut want = Vec::new();
+        let mut late: Vec<(PeerId, Id)> = Vec::new();
+        {
+            let mut state = self.lock();
+            for id in ids.iter().take(MAX_IDS_PER_FRAME) {
+                let Ok(id) = Id::try_from(id.as_slice()) else {
+                    continue;
+                };
+                if state.seen.contains_key(&id) {
+                    continue;
+                }
+                if let Some(wanted) = state.wanted.get_mut(&id)
+                    && now.duration_since(wanted.asked) < WANT_TIMEOUT
+                {
+                    wanted.others.push(peer);
+                    continue;
+                }
+                if state.wanted.len() >= MAX_SEEN {
+                    state.wanted.clear();
+                }
+                let others = Vec::new();
+                state.wanted.insert(id, Wanted { asked: now, others });
+                want.push(id.to_vec());
+            }
+            // Whoever was asked and didn't answer in time is passed over.
+            for (id, wanted) in &mut state.wanted {
+                if now.duration_since(wanted.asked) >= WANT_TIMEOUT
+                    && let Some(other) = wanted.others.pop()
+                {
+                    wanted.asked = now;
+                    late.push((other, *id));
+                }
+            }
+        }
+        if !want.is_empty() {
+            self.send(
+                peer,
+                Frame {
+                    want,
+                    ..Frame::default()
+                },
+            );
+        }
+        for (other, id) in late {
+            let want = vec![id.to_vec()];
+            self.send(
+                other,
+                Frame {
+                    want,
+                    ..Frame::default()
+                },
+            );
+        }
+    }
+
+    fn on_want(&self, peer: PeerId, ids: &[Vec<u8>]) {
+        for id in ids.iter().take(MAX_IDS_PER_FRAME) {
+            let Ok(id) = Id::try_from(id.as_slice()) else {
+                continue;
+            };
+            let frame = self.lock().offered.get(&id).map(Arc::clone);
+            if let Some(frame) = frame {
+                // As with any frame: a full queue means that it asks again later.
+                let _ = self.outbox.try_send(peer, frame);
+            }
+        }
+    }
+}
