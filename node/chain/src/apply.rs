@@ -142,14 +142,15 @@ fn entries(m: &mut Machine<'_>, commits: &[LaneCommit]) -> Result<Vec<Receipt>, 
     let mut batch = Batch::default();
     for commit in commits {
         for (index, entry) in commit.entries.iter().enumerate() {
-            let answer = match admit(m, entry, &mut batch) {
+            let id = entry.id();
+            let answer = match admit(m, entry, id, &mut batch) {
                 Ok(answer) => answer,
                 Err(OpError::Refused(r)) => Answer::rejected(&r.rule, &r.detail),
                 Err(OpError::State(error)) => return Err(error.into()),
             };
             let receipt = Receipt {
                 detail: answer.detail,
-                entry: entry.id(),
+                entry: id,
                 index: u32::try_from(index).map_err(|_| BlockError::Overflow("entry's index"))?,
                 lane: commit.lane,
                 outcome: answer.outcome,
@@ -175,7 +176,7 @@ fn entries(m: &mut Machine<'_>, commits: &[LaneCommit]) -> Result<Vec<Receipt>, 
 }
 
 /// The nonce, the author's key and the topic of an entry; a native one takes effect here.
-fn admit(m: &mut Machine<'_>, entry: &Entry, batch: &mut Batch) -> Op<Answer> {
+fn admit(m: &mut Machine<'_>, entry: &Entry, id: Digest, batch: &mut Batch) -> Op<Answer> {
     let native = matches!(entry.topic.as_str(), ops::BUILD | ops::UPGRADE);
     if !native && dapps::standing(m, &entry.topic)? == Standing::Suspended {
         // No nonce is consumed: the same entry can be carried again.
@@ -189,8 +190,8 @@ fn admit(m: &mut Machine<'_>, entry: &Entry, batch: &mut Batch) -> Op<Answer> {
     take_nonce(m, &entry.author, entry.nonce)?;
     if native {
         let output = match entry.topic.as_str() {
-            ops::BUILD => build::apply(m, entry)?,
-            _ => upgrade::apply(m, entry)?,
+            ops::BUILD => build::apply(m, entry, id)?,
+            _ => upgrade::apply(m, entry, id)?,
         };
         return Ok(applied(output));
     }
@@ -205,7 +206,7 @@ fn admit(m: &mut Machine<'_>, entry: &Entry, batch: &mut Batch) -> Op<Answer> {
     let call = DappEntry {
         author: entry.author,
         body: entry.body.clone(),
-        id: entry.id(),
+        id,
         nonce: entry.nonce,
         topic: entry.topic.clone(),
     };

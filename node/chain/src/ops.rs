@@ -195,6 +195,11 @@ pub struct Cancel {
 }
 
 impl BuildOp {
+    /// Reads the body of an entry under the topic [`BUILD`].
+    pub fn from_value(body: &Value) -> Result<Self, serde_json::Error> {
+        serde_json::from_value(body.clone())
+    }
+
     /// The body of an entry.
     pub fn to_value(&self) -> Value {
         to_value(self)
@@ -202,6 +207,11 @@ impl BuildOp {
 }
 
 impl UpgradeOp {
+    /// Reads the body of an entry under the topic [`UPGRADE`].
+    pub fn from_value(body: &Value) -> Result<Self, serde_json::Error> {
+        serde_json::from_value(body.clone())
+    }
+
     /// The body of an entry.
     pub fn to_value(&self) -> Value {
         to_value(self)

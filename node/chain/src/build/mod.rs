@@ -24,19 +24,22 @@ use crate::view::{Overlay, StateError, StateView};
 /// How many rounds may be open at once: each keeps what was revealed in the state until it closes.
 pub const MAX_OPEN_ROUNDS: usize = 32;
 
+/// How far a release number may lie above the slot's and all open rounds': nobody can use numbers up.
+pub const MAX_NUMBER_STEP: u64 = 1000;
+
 /// Does what an entry under the topic `build` says.
-pub(crate) fn apply(m: &mut Machine<'_>, entry: &Entry) -> Op {
+pub(crate) fn apply(m: &mut Machine<'_>, entry: &Entry, id: Digest) -> Op {
     let author = m.author(entry)?;
-    let Ok(op) = serde_json::from_value::<BuildOp>(entry.body.clone()) else {
+    let Ok(op) = BuildOp::from_value(&entry.body) else {
         return refuse(
             "malformed-body",
             "the body is no operation of the topic build",
         );
     };
     match op {
-        BuildOp::Open(op) => open::apply(m, &author, entry.id(), op),
-        BuildOp::Commit(op) => commit::apply(m, &author, entry.id(), op),
-        BuildOp::Reveal(op) => reveal::apply(m, &author, entry.id(), op),
+        BuildOp::Open(op) => open::apply(m, &author, id, op),
+        BuildOp::Commit(op) => commit::apply(m, &author, id, op),
+        BuildOp::Reveal(op) => reveal::apply(m, &author, id, op),
     }
 }
 

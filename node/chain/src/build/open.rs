@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use instar_attest::release::{Activation, Target};
 use instar_attest::{Digest, json};
 
-use super::{BuilderRecord, MAX_OPEN_ROUNDS, Round, RoundPhase, open_ids, shown};
+use super::{BuilderRecord, MAX_NUMBER_STEP, MAX_OPEN_ROUNDS, Round, RoundPhase, open_ids, shown};
 use crate::keys;
 use crate::machine::{Author, Machine, Op, ensure, refuse};
 use crate::ops::Open;
@@ -110,25 +110,31 @@ fn check_targets(targets: &[Target], policy: &SlotPolicy) -> Op<()> {
 }
 
 fn check_number(m: &Machine<'_>, op: &Open, current: u64) -> Op<()> {
-    ensure(
-        op.number > current && op.number <= json::MAX_INTEGER,
-        "number-not-higher",
-        || format!("slot {} holds release {current}", op.slot),
-    )?;
+    ensure(op.number > current, "number-not-higher", || {
+        format!("slot {} holds release {current}", op.slot)
+    })?;
+    let mut highest = current;
     for id in open_ids(&m.state)? {
         let other: Round = record::expect(&m.state, &keys::round(&id))?;
-        ensure(
-            other.slot != op.slot || op.number > other.number,
-            "number-not-higher",
-            || {
+        if other.slot == op.slot {
+            highest = highest.max(other.number);
+            ensure(op.number > other.number, "number-not-higher", || {
                 format!(
                     "round {id} of the same slot is for release {}",
                     other.number
                 )
-            },
-        )?;
+            })?;
+        }
     }
-    Ok(())
+    let bound = highest
+        .saturating_add(MAX_NUMBER_STEP)
+        .min(json::MAX_INTEGER);
+    ensure(op.number <= bound, "number-too-high", || {
+        format!(
+            "the next release of slot {} has a number up to {bound}",
+            op.slot
+        )
+    })
 }
 
 fn snapshot(m: &Machine<'_>, policy: &SlotPolicy) -> Op<Vec<BuilderRecord>> {

@@ -216,6 +216,7 @@ fn what_can_be_opened() {
             Box::new(|o| o.targets = vec![target(), target()]),
         ),
         ("number-not-higher", Box::new(|o| o.number = 1)),
+        ("number-too-high", Box::new(|o| o.number = 1002)),
     ];
     for (rule, change) in cases {
         let id = say(&mut w, &*change, 2);

@@ -33,19 +33,19 @@ use crate::view::{Overlay, StateError, StateView};
 pub const MAX_OPEN_PROPOSALS: usize = 32;
 
 /// Does what an entry under the topic `upgrade` says.
-pub(crate) fn apply(m: &mut Machine<'_>, entry: &Entry) -> Op {
+pub(crate) fn apply(m: &mut Machine<'_>, entry: &Entry, id: Digest) -> Op {
     let author = m.author(entry)?;
-    let Ok(op) = serde_json::from_value::<UpgradeOp>(entry.body.clone()) else {
+    let Ok(op) = UpgradeOp::from_value(&entry.body) else {
         return refuse(
             "malformed-body",
             "the body is no operation of the topic upgrade",
         );
     };
     match op {
-        UpgradeOp::Propose(op) => propose::apply(m, &author, entry.id(), &op),
-        UpgradeOp::Vote(op) => vote::apply(m, &author, entry.id(), op),
-        UpgradeOp::Ready(op) => ready::apply(m, &author, entry.id(), op),
-        UpgradeOp::Report(op) => report::apply(m, &author, entry.id(), op),
+        UpgradeOp::Propose(op) => propose::apply(m, &author, id, &op),
+        UpgradeOp::Vote(op) => vote::apply(m, &author, id, op),
+        UpgradeOp::Ready(op) => ready::apply(m, &author, id, op),
+        UpgradeOp::Report(op) => report::apply(m, &author, id, op),
         UpgradeOp::Cancel(op) => cancel::apply(m, &author, &op),
     }
 }
