@@ -45,7 +45,7 @@ pub enum ImageError {
     BadCid(String),
     /// A block is missing, or not what it should be.
     #[error(transparent)]
-    Dag(#[from] DagError),
+    Dag(Box<DagError>),
     /// `release.json` is not one.
     #[error("release.json is refused: {0}")]
     Release(String),
@@ -71,6 +71,12 @@ pub enum ImageError {
     /// The disk failed.
     #[error("can't write the image")]
     Io(#[from] std::io::Error),
+}
+
+impl From<DagError> for ImageError {
+    fn from(error: DagError) -> Self {
+        Self::Dag(Box::new(error))
+    }
 }
 
 impl Image {

@@ -151,7 +151,7 @@ impl Runtime {
             .filter(|warm| warm.started.elapsed() < IDLE / 2);
         let ready = ready.and_then(|warm| warm.container.join().ok()?.ok());
         match ready {
-            Some(mut running) => match running.wait_timeout(Duration::from_millis(1)) {
+            Some(mut running) => match running.wait_timeout(Duration::ZERO) {
                 Ok(None) => Ok(running),
                 // It is gone before it was asked anything; whether that is its way or was done to it, a second shows.
                 Ok(Some(_)) | Err(_) => start(image).map_err(DappFailure::Abstain),

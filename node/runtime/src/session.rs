@@ -1,6 +1,7 @@
 //! One conversation with a dapp, from `begin` to `done`.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use instar_chain::host::{DappEntry, Migration};
 use instar_chain::view::{Overlay, is_key};
@@ -168,9 +169,9 @@ impl<'a> Session<'a> {
             .iter()
             .flat_map(|entry| self.manifest.wanted_keys(entry))
         {
-            if !known.contains_key(&key) {
-                let value = self.read(&key)?;
-                known.insert(key, value);
+            if let Entry::Vacant(place) = known.entry(key) {
+                let value = self.read(place.key())?;
+                place.insert(value);
             }
         }
         self.duplex

@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, IoSlice, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde::{Deserialize, Serialize};
 
@@ -175,20 +176,25 @@ impl Running {
     pub fn wait(&mut self) -> Result<Exit, SandboxError> {
         // A command that reads its input to the end would otherwise wait for us, and we for it.
         self.stdin = None;
-        self.control.get_ref().set_read_timeout(None)?;
         self.receive_end()
     }
 
     /// Waits at most this long; `None` means that the command still runs.
     pub fn wait_timeout(&mut self, limit: Duration) -> Result<Option<Exit>, SandboxError> {
-        if self.exit.is_none() {
-            self.control
-                .get_ref()
-                .set_read_timeout(Some(limit.max(Duration::from_millis(1))))?;
-            match self.control.fill_buf() {
-                Ok(_) => self.control.get_ref().set_read_timeout(None)?,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(None),
-                Err(error) => return Err(error.into()),
+        if self.exit.is_none() && self.control.buffer().is_empty() {
+            let mut fds = [PollFd::new(
+                self.control.get_ref().as_fd(),
+                PollFlags::POLLIN,
+            )];
+            let limit_ms = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
+            let ready = poll(
+                &mut fds,
+                PollTimeout::try_from(limit_ms).unwrap_or(PollTimeout::MAX),
+            );
+            match ready {
+                Ok(0) | Err(nix::errno::Errno::EINTR) => return Ok(None),
+                Ok(_) => {}
+                Err(error) => return Err(std::io::Error::from(error).into()),
             }
         }
         self.receive_end().map(Some)

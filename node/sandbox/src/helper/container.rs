@@ -172,7 +172,7 @@ fn spec(job: &Job, places: &Places) -> serde_json::Value {
         "mounts": [
             { "destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"] },
             { "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
-              "options": ["nosuid", "strictatime", "mode=755", "size=65536k"] },
+              "options": ["nosuid", "strictatime", "mode=755", "size=64k"] },
         ],
         "process": {
             "terminal": false,
