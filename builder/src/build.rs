@@ -157,14 +157,20 @@ impl Prepared {
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Self, BuildError> {
         let commit = resolve(&request.repository, &request.revision)?;
+        let mut request = request.clone();
         let folder = request.cache.join("work");
         fs::create_dir_all(&folder).at("can't make", &folder)?;
-        let folder = folder.canonicalize().at("can't find", &folder)?;
+        // What is mounted into a sandbox needs absolute paths.
+        request.cache = request
+            .cache
+            .canonicalize()
+            .at("can't find", &request.cache)?;
+        let folder = request.cache.join("work");
         let work = tempfile::tempdir_in(&folder).at("can't make a folder in", &folder)?;
         extract(&request.repository, &commit, &work.path().join("source"))?;
         progress(Progress::Extracted(&commit));
         Ok(Self {
-            request: request.clone(),
+            request,
             commit,
             work,
         })

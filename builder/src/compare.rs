@@ -1,6 +1,7 @@
 //! Two outputs side by side: which files differ, where first, and what probably made them so.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +31,24 @@ pub struct FileDifference {
     pub evidence: Option<[String; 2]>,
     /// What usually mends it.
     pub mend: String,
+}
+
+impl fmt::Display for FileDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} differs", self.path)?;
+        if let Some(offset) = self.first_offset {
+            write!(f, " from byte {offset}")?;
+        }
+        if let Some(section) = &self.section {
+            write!(f, " ({section})")?;
+        }
+        writeln!(f, ", likely because of {}", self.cause)?;
+        if let Some([first, second]) = &self.evidence {
+            writeln!(f, "  first:  {first}")?;
+            writeln!(f, "  second: {second}")?;
+        }
+        write!(f, "  mend: {}", self.mend)
+    }
 }
 
 /// Compares two sets of files, by release path; an empty answer means that they are equal.

@@ -75,8 +75,8 @@ impl fmt::Display for Cause {
             Self::Locale => "the locale",
             Self::Order => "the order of its parts",
             Self::BuildId => "the linker's build id",
-            Self::OnlyOnce => "it was made in one build only",
-            Self::Unknown => "unknown, perhaps randomness",
+            Self::OnlyOnce => "a build that made it and one that did not",
+            Self::Unknown => "something unknown, perhaps randomness",
         })
     }
 }

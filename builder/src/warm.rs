@@ -49,6 +49,11 @@ pub(crate) fn build(
     let checkout = checkout
         .canonicalize()
         .map_err(|_| unusable("there is no such folder"))?;
+    // A target folder that isn't there yet has no canonical path; its place is still needed.
+    let target = &target
+        .canonicalize()
+        .or_else(|_| std::path::absolute(target))
+        .at("can't find", target)?;
     let project = Project::read(&tree, &request.name)?;
     let lock = read_lock(&tree)?;
     let toolchain = Toolchain::find(&tree)?;
