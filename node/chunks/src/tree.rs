@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use cid::Cid;
 
+use crate::add::FileSummary;
 use crate::block::MAX_BLOCK_BYTES;
 use crate::node::{DirLink, encode_directory, name_fault};
 
@@ -18,6 +19,18 @@ pub struct TreeLink {
     /// Bytes of all its blocks (dag-pb `Tsize`).
     pub dag_size: u64,
 }
+
+impl From<FileSummary> for TreeLink {
+    fn from(file: FileSummary) -> Self {
+        Self {
+            cid: file.cid,
+            dag_size: file.dag_size,
+        }
+    }
+}
+
+/// Directory blocks, children before parents.
+pub type TreeBlocks = Vec<(Cid, Vec<u8>)>;
 
 /// Why paths don't make a tree.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,9 +72,7 @@ enum Entry {
 
 /// The directory that holds `files` under their paths (`a/b/c`), and every directory block of it,
 /// children before parents; the last one is the root. No file gives the empty directory.
-pub fn tree_root(
-    files: &BTreeMap<String, TreeLink>,
-) -> Result<(Cid, Vec<(Cid, Vec<u8>)>), TreeError> {
+pub fn tree_root(files: &BTreeMap<String, TreeLink>) -> Result<(Cid, TreeBlocks), TreeError> {
     let mut root = BTreeMap::new();
     for (path, link) in files {
         insert(&mut root, path, *link)?;
@@ -107,7 +118,7 @@ fn insert(root: &mut BTreeMap<String, Entry>, path: &str, link: TreeLink) -> Res
 fn write(
     path: &str,
     entries: BTreeMap<String, Entry>,
-    blocks: &mut Vec<(Cid, Vec<u8>)>,
+    blocks: &mut TreeBlocks,
 ) -> Result<TreeLink, TreeError> {
     let mut links = Vec::with_capacity(entries.len());
     let mut dag_size: u64 = 0;

@@ -1,5 +1,8 @@
 //! The block store: durable, checked on the way in and out, and a whole tree through it.
 
+// The lint knows test functions, not the helpers beside them.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;

@@ -140,6 +140,7 @@ struct State {
 
 struct Wanted {
     asked: Instant,
+    of: PeerId,
     others: Vec<PeerId>,
 }
 
@@ -184,6 +185,21 @@ impl State {
                 self.offered_bytes -= frame.len();
             }
         }
+    }
+
+    /// Of the messages asked for in vain, asks the next peer who offered them.
+    fn ask_others(&mut self, now: Instant, in_vain: impl Fn(&Wanted) -> bool) -> Vec<(PeerId, Id)> {
+        let mut asks = Vec::new();
+        for (id, wanted) in &mut self.wanted {
+            if in_vain(wanted)
+                && let Some(other) = wanted.others.pop()
+            {
+                wanted.asked = now;
+                wanted.of = other;
+                asks.push((other, *id));
+            }
+        }
+        asks
     }
 
     fn deliver(&mut self, topic: &str, message: &Message) {
@@ -305,8 +321,32 @@ impl Gossip {
     }
 
     pub fn on_disconnected(&self, peer: PeerId) {
-        self.lock().peers.retain(|known| *known != peer);
         self.outbox.drop_peer(&peer);
+        let asks = {
+            let mut state = self.lock();
+            state.peers.retain(|known| *known != peer);
+            for wanted in state.wanted.values_mut() {
+                wanted.others.retain(|other| *other != peer);
+            }
+            let asks = state.ask_others(Instant::now(), |wanted| wanted.of == peer);
+            // What nobody else offered may be offered again by anybody.
+            state.wanted.retain(|_, wanted| wanted.of != peer);
+            asks
+        };
+        self.want(asks);
+    }
+
+    fn want(&self, asks: Vec<(PeerId, Id)>) {
+        for (peer, id) in asks {
+            let want = vec![id.to_vec()];
+            self.send(
+                peer,
+                Frame {
+                    want,
+                    ..Frame::default()
+                },
+            );
+        }
     }
 
     fn send(&self, peer: PeerId, frame: Frame) {
@@ -401,19 +441,17 @@ impl Gossip {
                 if state.wanted.len() >= MAX_SEEN {
                     state.wanted.clear();
                 }
-                let others = Vec::new();
-                state.wanted.insert(id, Wanted { asked: now, others });
+                let wanted = Wanted {
+                    asked: now,
+                    of: peer,
+                    others: Vec::new(),
+                };
+                state.wanted.insert(id, wanted);
                 want.push(id.to_vec());
             }
-            // Whoever was asked and didn't answer in time is passed over.
-            for (id, wanted) in &mut state.wanted {
-                if now.duration_since(wanted.asked) >= WANT_TIMEOUT
-                    && let Some(other) = wanted.others.pop()
-                {
-                    wanted.asked = now;
-                    late.push((other, *id));
-                }
-            }
+            late.extend(state.ask_others(now, |wanted| {
+                now.duration_since(wanted.asked) >= WANT_TIMEOUT
+            }));
         }
         if !want.is_empty() {
             self.send(
@@ -424,16 +462,7 @@ impl Gossip {
                 },
             );
         }
-        for (other, id) in late {
-            let want = vec![id.to_vec()];
-            self.send(
-                other,
-                Frame {
-                    want,
-                    ..Frame::default()
-                },
-            );
-        }
+        self.want(late);
     }
 
     fn on_want(&self, peer: PeerId, ids: &[Vec<u8>]) {

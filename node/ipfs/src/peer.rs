@@ -28,7 +28,7 @@ const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Streams that one peer may keep open at a time, for both protocols together. A well-behaved one
 /// needs two; stock clients sometimes open one for each message.
-const MAX_STREAMS_PER_PEER: usize = 64;
+const MAX_STREAMS_PER_PEER: usize = 16;
 
 /// Why a peer can't start.
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,8 @@
 //! Fetching from peers over loopback: whole, shared out, from liars, and within bounds.
 
+// The lint knows test functions, not the helpers beside them.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::sync::Arc;

@@ -1,5 +1,8 @@
 //! Messages: fast to neighbours, once to everybody, and not lost over a short absence.
 
+// The lint knows test functions, not the helpers beside them.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::time::{Duration, Instant};

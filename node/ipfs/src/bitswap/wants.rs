@@ -1,6 +1,6 @@
 //! Which blocks are waited for, by whom, and which peers were asked for them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cid::Cid;
@@ -28,12 +28,42 @@ pub struct Wants {
 struct Book {
     next_waiter: u64,
     waiters: HashMap<Cid, Vec<(u64, mpsc::UnboundedSender<Answer>)>>,
-    /// Also what was asked and given up, until it is answered: a late block is no lie.
-    asked: HashMap<PeerId, HashSet<Cid>>,
+    asked: HashMap<PeerId, Asked>,
 }
 
-/// Asked blocks that one peer may leave unanswered before the oldest memory of them goes.
+/// What one peer was asked for, how often, and has not sent. A want that was given up or answered
+/// with "don't have" stays in here: a peer may remember it and send the block late, which is no lie.
+#[derive(Debug, Default)]
+struct Asked {
+    counts: HashMap<Cid, u32>,
+    /// Something was forgotten, so that an unknown block proves nothing any more.
+    forgot: bool,
+}
+
+/// Asked blocks that one peer may leave unanswered before they are forgotten.
 const MAX_ASKED_PER_PEER: usize = 8192;
+
+impl Asked {
+    fn note(&mut self, cid: Cid) {
+        if self.counts.len() >= MAX_ASKED_PER_PEER {
+            self.counts.clear();
+            self.forgot = true;
+        }
+        *self.counts.entry(cid).or_default() += 1;
+    }
+
+    /// Takes one answer off; false if none was due.
+    fn settle(&mut self, cid: &Cid) -> bool {
+        let Some(count) = self.counts.get_mut(cid) else {
+            return false;
+        };
+        *count -= 1;
+        if *count == 0 {
+            self.counts.remove(cid);
+        }
+        true
+    }
+}
 
 impl Book {
     fn tell(&self, cid: &Cid, answer: &Answer) {
@@ -66,36 +96,30 @@ impl Wants {
 
     /// Notes that `peer` is being asked for `cid`.
     pub fn note_asked(&self, peer: PeerId, cid: Cid) {
-        let mut book = self.lock();
-        let asked = book.asked.entry(peer).or_default();
-        if asked.len() >= MAX_ASKED_PER_PEER {
-            asked.clear();
-        }
-        asked.insert(cid);
+        self.lock().asked.entry(peer).or_default().note(cid);
     }
 
     pub fn on_block(&self, peer: PeerId, cid: Cid, data: Vec<u8>) {
         let mut book = self.lock();
-        let asked = book.asked.entry(peer).or_default();
-        if asked.remove(&cid) {
+        let Some(asked) = book.asked.get_mut(&peer) else {
+            // Nothing was asked of it: the block is dropped and nobody waits.
+            return;
+        };
+        if asked.settle(&cid) {
             book.tell(&cid, &Answer::Block(peer, Arc::new(data)));
-        } else if !asked.is_empty() {
+        } else if !asked.forgot && !asked.counts.is_empty() {
             drop(book);
             self.on_lie(
                 peer,
                 "it sent a block with another hash than any that was asked for",
             );
         }
-        // Otherwise nothing was asked of it: the block is dropped and nobody waits.
     }
 
     pub fn on_dont_have(&self, peer: PeerId, cid: &Cid) {
-        let mut book = self.lock();
-        if book
-            .asked
-            .get_mut(&peer)
-            .is_some_and(|asked| asked.remove(cid))
-        {
+        let book = self.lock();
+        let asked = book.asked.get(&peer);
+        if asked.is_some_and(|asked| asked.counts.contains_key(cid)) {
             book.tell(cid, &Answer::DontHave(peer));
         }
     }
@@ -112,8 +136,9 @@ impl Wants {
 
     fn lose(&self, peer: PeerId, why: &'static str) {
         let mut book = self.lock();
-        for cid in book.asked.remove(&peer).unwrap_or_default() {
-            book.tell(&cid, &Answer::Lost(peer, why));
+        let asked = book.asked.remove(&peer).unwrap_or_default();
+        for cid in asked.counts.keys() {
+            book.tell(cid, &Answer::Lost(peer, why));
         }
     }
 }
@@ -147,5 +172,55 @@ impl Drop for Waiter {
                 book.waiters.remove(&self.cid);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use instar_chunks::block::{RAW, cid_of};
+
+    use super::*;
+
+    fn next(waiter: &mut Waiter) -> Option<Answer> {
+        waiter.answers.try_recv().ok()
+    }
+
+    #[test]
+    fn a_slow_peer_that_answers_twice_is_no_liar() {
+        let wants = Arc::new(Wants::default());
+        let peer = PeerId::random();
+        let (a, b) = (cid_of(RAW, b"a"), cid_of(RAW, b"b"));
+        let (mut wait_a, mut wait_b) = (wants.wait(a), wants.wait(b));
+        wants.note_asked(peer, a);
+        wants.note_asked(peer, b);
+        // Too slow: asked again, and both questions are answered.
+        wants.note_asked(peer, a);
+        wants.on_block(peer, a, b"a".to_vec());
+        wants.on_block(peer, a, b"a".to_vec());
+        assert!(matches!(next(&mut wait_a), Some(Answer::Block(..))));
+        assert!(next(&mut wait_b).is_none(), "nothing was held against it");
+        // "Don't have", and then it has: a peer may remember what was wanted.
+        wants.on_dont_have(peer, &b);
+        wants.on_block(peer, b, b"b".to_vec());
+        assert!(matches!(next(&mut wait_b), Some(Answer::DontHave(_))));
+        assert!(matches!(next(&mut wait_b), Some(Answer::Block(..))));
+    }
+
+    #[test]
+    fn a_block_that_nobody_asked_for_while_others_are_due_is_a_lie() {
+        let wants = Arc::new(Wants::default());
+        let (liar, stranger) = (PeerId::random(), PeerId::random());
+        let a = cid_of(RAW, b"a");
+        let mut waiter = wants.wait(a);
+        wants.note_asked(liar, a);
+        wants.on_block(stranger, cid_of(RAW, b"x"), b"x".to_vec());
+        assert!(
+            next(&mut waiter).is_none(),
+            "a stranger's block moves nobody"
+        );
+        wants.on_block(liar, cid_of(RAW, b"x"), b"x".to_vec());
+        assert!(
+            matches!(next(&mut waiter), Some(Answer::Lost(peer, why)) if peer == liar && !why.is_empty())
+        );
     }
 }
