@@ -47,6 +47,23 @@ fn say(w: &mut World, proposal: &Digest, node: usize, result: Health) -> Digest 
     id
 }
 
+/// A rollout to its end, in which the second validator reverts.
+pub fn whole_rollout(w: World) -> World {
+    let (mut w, proposal) = rolling(w);
+    for wave in 0..4 {
+        let node = turn(&w, &proposal);
+        let result = if wave == 1 {
+            Health::Reverted
+        } else {
+            Health::Healthy
+        };
+        say(&mut w, &proposal, node, result);
+        w.blocks(3);
+    }
+    assert_eq!(w.slot("node").number, 1);
+    w
+}
+
 #[test]
 fn waves_follow_health() {
     let (mut w, proposal) = rolling(World::new());
