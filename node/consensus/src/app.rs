@@ -21,27 +21,29 @@ use crate::context::{Ctx, Height, Members};
 use crate::event::Event;
 use crate::host::{Host, Next, Start};
 use crate::log::ProposalLog;
+use crate::overheard::{Polkas, Tips};
 use crate::parts::{Assembled, Assembler};
 use crate::run::RunError;
 use crate::signing::{Guarded, Strict};
-use crate::tips::Tips;
 use crate::work::WorkSignal;
 
 /// Everything the loop keeps between two messages.
 pub(crate) struct App<H> {
     pub host: H,
     pub own: PublicKey,
-    pub signer: Guarded,
+    /// Missing while this node only follows.
+    pub signer: Option<Guarded>,
     pub verifier: Strict,
     pub timeouts: LinearTimeouts,
     pub network: mpsc::Sender<NetworkMsg<Ctx>>,
     pub events: mpsc::Sender<Event>,
     pub work: WorkSignal,
     pub tips: Arc<Tips>,
+    pub polkas: Arc<Polkas>,
     pub log: ProposalLog,
     pub assembler: Assembler<PeerId>,
     /// The height that the engine is told to decide, and its validators.
-    pub height: u64,
+    pub at: Start,
     pub members: Members,
     /// Whether a round of that height has begun.
     pub running: bool,
@@ -64,29 +66,25 @@ impl<H: Host> App<H> {
         HeightParams::new(Members::from(validators), self.timeouts, None)
     }
 
-    fn tell(&self, event: Event) {
+    pub(crate) fn tell(&self, event: Event) {
         // Whoever listens may be slow or gone; consensus waits for nobody.
         let _ = self.events.try_send(event);
     }
 
     /// The height after the newest one that is final here.
-    fn begin(&mut self, height: u64, validators: &ValidatorSet) {
-        self.height = height;
-        self.members = Members::from(validators);
+    fn begin(&mut self, height: u64, validators: ValidatorSet) {
+        self.members = Members::from(&validators);
+        self.at = Start { height, validators };
         self.running = false;
         self.pending.retain(|(pending, _), _| *pending >= height);
     }
 
     /// Answers one message of the engine. The engine's connector waits for the answer before it sends another.
-    pub(crate) async fn handle(
-        &mut self,
-        message: AppMsg<Ctx>,
-        start: &Start,
-    ) -> Result<(), RunError> {
+    pub(crate) async fn handle(&mut self, message: AppMsg<Ctx>) -> Result<(), RunError> {
         match message {
             AppMsg::ConsensusReady { reply } => {
-                self.begin(start.height, &start.validators);
-                let _ = reply.send((Height(start.height), self.params(&start.validators)));
+                let params = self.params(&self.at.validators);
+                let _ = reply.send((Height(self.at.height), params));
             }
             AppMsg::StartedRound {
                 height,
@@ -201,7 +199,7 @@ impl<H: Host> App<H> {
             block,
             signatures,
         });
-        self.begin(next.height, &next.validators);
+        self.begin(next.height, next.validators.clone());
         self.next = Some(next);
         Ok(())
     }

@@ -22,9 +22,9 @@ use malachite_types::{
 
 use crate::context::{Address, BlockId, Ctx, Height, Proposal, Vote};
 use crate::host::MAX_PAYLOAD_BYTES;
+use crate::overheard::{Polkas, Tips};
 use crate::parts::{Fin, Init, MAX_CHUNK_BYTES, Part};
 use crate::signing::Sig;
-use crate::tips::Tips;
 
 /// A vote or a proposal with its signature.
 const MAX_MESSAGE_BYTES: usize = 512;
@@ -86,6 +86,8 @@ fn refuse<T>(why: &'static str) -> io::Result<T> {
 pub(crate) struct Wire {
     /// The engine shows nobody how far its peers are, so what it decodes is noted here.
     pub tips: Arc<Tips>,
+    /// Likewise why a block is proposed again.
+    pub polkas: Arc<Polkas>,
 }
 
 macro_rules! by_borsh {
@@ -107,7 +109,6 @@ macro_rules! by_borsh {
 by_borsh! {
     "a signed message": SignedConsensusMsg<Ctx>, MAX_MESSAGE_BYTES;
     "a proposal part": Part, MAX_PART_BYTES;
-    "a liveness message": LivenessMsg<Ctx>, MAX_LIVENESS_BYTES;
     "a certificate of prevotes": PolkaCertificate<Ctx>, MAX_LIVENESS_BYTES;
     "a proposed value": ProposedValue<Ctx>, MAX_MESSAGE_BYTES;
     "a sync request": Request<Ctx>, MAX_SMALL_BYTES;
@@ -131,6 +132,22 @@ impl Codec<StreamMessage<Part>> for Wire {
 
     fn encode(&self, message: &StreamMessage<Part>) -> Result<Bytes, CodecError> {
         encode("a stream message", message)
+    }
+}
+
+impl Codec<LivenessMsg<Ctx>> for Wire {
+    type Error = CodecError;
+
+    fn decode(&self, bytes: Bytes) -> Result<LivenessMsg<Ctx>, CodecError> {
+        let message = decode("a liveness message", MAX_LIVENESS_BYTES, &bytes)?;
+        if let LivenessMsg::PolkaCertificate(certificate) = &message {
+            self.polkas.note(certificate);
+        }
+        Ok(message)
+    }
+
+    fn encode(&self, message: &LivenessMsg<Ctx>) -> Result<Bytes, CodecError> {
+        encode("a liveness message", message)
     }
 }
 

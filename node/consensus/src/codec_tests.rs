@@ -324,7 +324,7 @@ fn the_kernels_bytes_are_frozen() {
     drop(log);
     golden.bytes("file/wal", &std::fs::read(path).unwrap());
 
-    let mut marks = Marks::open(dir.path(), key().public()).unwrap();
+    let mut marks = Marks::create(dir.path(), key().public(), 0).unwrap();
     let what = What {
         block: Some(block().0),
         pol_round: -1,

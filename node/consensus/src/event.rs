@@ -53,6 +53,11 @@ pub enum Event {
         /// How many precommits its certificate holds so far.
         signatures: usize,
     },
+    /// This validator does not sign for now: its high-water mark is lost, or further than what its disk holds.
+    Following {
+        /// The height at which it signs again, once it is known.
+        until: Option<u64>,
+    },
     /// Nothing to do: no round is running.
     Idle {
         /// The newest final height.

@@ -10,13 +10,15 @@ mod event;
 mod host;
 mod work;
 
+mod engine;
 mod run;
+mod standing;
 
 mod app;
 mod certificate;
 mod log;
+mod overheard;
 mod parts;
-mod tips;
 
 mod codec;
 mod context;

@@ -64,12 +64,6 @@ pub enum MarkError {
         /// The round of the mark.
         last_round: u32,
     },
-    /// The file is there but holds no readable mark. It must not be replaced by an empty one.
-    #[error("{path} holds no readable high-water mark of this key")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-    },
     /// The disk failed.
     #[error("the high-water mark {path} can't be kept")]
     Io {
@@ -97,58 +91,88 @@ pub struct Marks {
     mark: Mark,
 }
 
+/// What a folder holds.
+#[derive(Debug)]
+pub enum Found {
+    /// A mark.
+    Mark(Box<Marks>),
+    /// No file. Only whoever made the key knows whether it never signed or the file was lost.
+    Missing,
+    /// A file that holds no mark of this key.
+    Unreadable,
+}
+
 impl Marks {
-    /// Opens the mark of `key` in `dir`. A missing file is a key that has not signed yet.
-    pub fn open(dir: &Path, key: PublicKey) -> Result<Self, MarkError> {
+    /// Opens the mark of `key` in `dir`.
+    pub fn open(dir: &Path, key: PublicKey) -> Result<Found, MarkError> {
+        let path = dir.join(FILE_NAME);
+        let io = |source| MarkError::Io {
+            path: path.clone(),
+            source,
+        };
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Missing),
+            Err(error) => return Err(io(error)),
+        };
+        let mut bytes = [0; 2 * SLOT_BYTES];
+        let read = file.read_at(&mut bytes, 0).map_err(io)?;
+        let slots = bytes[..read].chunks_exact(SLOT_BYTES);
+        match slots
+            .filter_map(|slot| decode(slot, &key))
+            .max_by_key(|mark| mark.counter)
+        {
+            Some(mark) => Ok(Found::Mark(Box::new(Self {
+                path,
+                key,
+                file,
+                mark,
+            }))),
+            None => Ok(Found::Unreadable),
+        }
+    }
+
+    /// Makes a mark that says: nothing after `height` was signed. 0 is for a key that was just made. An unreadable file
+    /// in its place is kept beside it.
+    pub fn create(dir: &Path, key: PublicKey, height: u64) -> Result<Self, MarkError> {
         let path = dir.join(FILE_NAME);
         let io = |source| MarkError::Io {
             path: path.clone(),
             source,
         };
         std::fs::create_dir_all(dir).map_err(io)?;
-        let file = OpenOptions::new()
+        if path.exists() {
+            std::fs::rename(&path, path.with_extension("mark.unreadable")).map_err(io)?;
+        }
+        // Whole before it has its name: a half-written new file would look like a lost mark.
+        let new = path.with_extension("mark.new");
+        let mut options = OpenOptions::new();
+        let options = options
             .read(true)
             .write(true)
             .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(io)?;
-        let length = file.metadata().map_err(io)?.len();
-        let mark = if length == 0 {
-            let mut marks = Self {
-                path: path.clone(),
-                key,
-                file,
-                mark: Mark::default(),
-            };
-            // Both slots, so that the file has its final size and the folder knows its name.
-            marks.write(Mark {
-                counter: 1,
-                ..Mark::default()
-            })?;
-            marks.write(Mark {
-                counter: 2,
-                ..Mark::default()
-            })?;
-            File::open(dir).and_then(|d| d.sync_all()).map_err(io)?;
-            return Ok(marks);
-        } else {
-            let mut bytes = [0; 2 * SLOT_BYTES];
-            let read = file.read_at(&mut bytes, 0).map_err(io)?;
-            let slots = bytes[..read]
-                .chunks_exact(SLOT_BYTES)
-                .filter_map(|slot| decode(slot, &key));
-            slots
-                .max_by_key(|m| m.counter)
-                .ok_or_else(|| MarkError::Unreadable { path: path.clone() })?
-        };
-        Ok(Self {
-            path,
+            .truncate(true)
+            .mode(0o600);
+        let file = options.open(&new).map_err(io)?;
+        // With the last round there is, every message at `height` itself is behind the mark.
+        let round = if height == 0 { 0 } else { u32::MAX };
+        let mut marks = Self {
+            path: path.clone(),
             key,
             file,
-            mark,
-        })
+            mark: Mark::default(),
+        };
+        for counter in [1, 2] {
+            marks.write(Mark {
+                counter,
+                height,
+                round,
+                signed: [None; 3],
+            })?;
+        }
+        std::fs::rename(new, &path).map_err(io)?;
+        File::open(dir).and_then(|d| d.sync_all()).map_err(io)?;
+        Ok(marks)
     }
 
     /// The height and round that were signed last; (0, 0) if nothing was.
@@ -282,16 +306,23 @@ mod tests {
         PublicKey::from_bytes([7; 32])
     }
 
+    fn open(dir: &Path) -> Marks {
+        match Marks::open(dir, key()).unwrap() {
+            Found::Mark(marks) => *marks,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn a_second_different_vote_is_never_signed_even_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
-        let mut marks = Marks::open(dir.path(), key()).unwrap();
+        let mut marks = Marks::create(dir.path(), key(), 0).unwrap();
         assert_eq!(
             marks.advance(7, 0, Step::Prevote, block(1)).unwrap(),
             block(1)
         );
         drop(marks);
-        let mut marks = Marks::open(dir.path(), key()).unwrap();
+        let mut marks = open(dir.path());
         assert_eq!(marks.last(), (7, 0));
         assert_eq!(
             marks.advance(7, 0, Step::Prevote, block(2)).unwrap(),
@@ -315,14 +346,14 @@ mod tests {
         };
         assert_eq!(marks.advance(8, 2, Step::Propose, again).unwrap(), again);
         drop(marks);
-        let mut marks = Marks::open(dir.path(), key()).unwrap();
+        let mut marks = open(dir.path());
         assert_eq!(marks.advance(8, 2, Step::Propose, block(1)).unwrap(), again);
     }
 
     #[test]
     fn a_torn_write_leaves_the_mark_before_it() {
         let dir = tempfile::tempdir().unwrap();
-        let mut marks = Marks::open(dir.path(), key()).unwrap();
+        let mut marks = Marks::create(dir.path(), key(), 0).unwrap();
         marks.advance(1, 0, Step::Prevote, block(1)).unwrap();
         marks.advance(1, 0, Step::Precommit, block(1)).unwrap();
         let counter = marks.mark.counter;
@@ -331,27 +362,42 @@ mod tests {
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         file.write_all_at(&[0xff; 20], (counter % 2) * SLOT_BYTES as u64 + 30)
             .unwrap();
-        let marks = Marks::open(dir.path(), key()).unwrap();
+        let marks = open(dir.path());
         assert_eq!(marks.mark.signed, [None, Some(block(1)), None]);
     }
 
     #[test]
-    fn an_unreadable_mark_is_never_replaced() {
+    fn an_unreadable_mark_is_noticed_and_kept() {
         let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(Marks::open(dir.path(), key()), Ok(Found::Missing)));
         std::fs::write(dir.path().join(FILE_NAME), b"not a mark").unwrap();
-        let error = Marks::open(dir.path(), key()).unwrap_err();
-        assert!(matches!(error, MarkError::Unreadable { .. }));
+        assert!(matches!(
+            Marks::open(dir.path(), key()),
+            Ok(Found::Unreadable)
+        ));
+        let mut marks = Marks::create(dir.path(), key(), 40).unwrap();
+        let kept = std::fs::read(dir.path().join("consensus.mark.unreadable")).unwrap();
+        assert_eq!(kept, b"not a mark");
+        let behind = marks.advance(40, 5, Step::Prevote, NIL).unwrap_err();
+        assert!(matches!(
+            behind,
+            MarkError::Behind {
+                last_height: 40,
+                ..
+            }
+        ));
+        drop(marks);
         assert_eq!(
-            std::fs::read(dir.path().join(FILE_NAME)).unwrap(),
-            b"not a mark"
+            open(dir.path()).advance(41, 0, Step::Prevote, NIL).unwrap(),
+            NIL
         );
     }
 
     #[test]
     fn a_mark_of_another_key_is_no_mark() {
         let dir = tempfile::tempdir().unwrap();
-        drop(Marks::open(dir.path(), key()).unwrap());
-        let error = Marks::open(dir.path(), PublicKey::from_bytes([8; 32])).unwrap_err();
-        assert!(matches!(error, MarkError::Unreadable { .. }));
+        drop(Marks::create(dir.path(), key(), 0).unwrap());
+        let other = Marks::open(dir.path(), PublicKey::from_bytes([8; 32]));
+        assert!(matches!(other, Ok(Found::Unreadable)));
     }
 }

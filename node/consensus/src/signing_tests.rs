@@ -194,7 +194,7 @@ fn a_key_used_for_another_purpose() {
 async fn a_validator_proof_of_another_peer() {
     let dir = tempfile::tempdir().unwrap();
     let key = SecretKey::from_seed(&[1; 32]);
-    let marks = Marks::open(dir.path(), key.public()).unwrap();
+    let marks = Marks::create(dir.path(), key.public(), 0).unwrap();
     let signer = Guarded::new(chain(1), key.clone(), Arc::new(Mutex::new(marks)));
     let public = key.public().as_bytes().to_vec();
     let mut proof = signer
@@ -230,7 +230,7 @@ async fn a_validator_proof_of_another_peer() {
 async fn two_different_votes_for_one_round_never_leave() {
     let dir = tempfile::tempdir().unwrap();
     let key = SecretKey::from_seed(&[1; 32]);
-    let marks = Marks::open(dir.path(), key.public()).unwrap();
+    let marks = Marks::create(dir.path(), key.public(), 0).unwrap();
     let signer = Guarded::new(chain(1), key.clone(), Arc::new(Mutex::new(marks)));
     let first = signer.sign_vote(vote(key.public())).await.unwrap();
     let other = Vote {

@@ -106,6 +106,6 @@ impl<H: Host> App<H> {
     }
 
     fn is_news(&self, height: u64) -> bool {
-        height >= self.height && height > self.active
+        height >= self.at.height && height > self.active
     }
 }

@@ -9,7 +9,7 @@ use super::App;
 use crate::context::{Address, BlockId, Ctx, Height};
 use crate::event::Event;
 use crate::host::{Candidate, Host, Origin, Verdict};
-use crate::parts::{Assembled, Part};
+use crate::parts::{Assembled, Init, Part};
 use crate::run::RunError;
 
 /// Proposals kept for heights that have not begun here. They are at most one height ahead while this node is idle or
@@ -31,13 +31,13 @@ impl<H: Host> App<H> {
             }
         };
         let height = assembled.init.height;
-        if height == self.height && self.running {
+        if height == self.at.height && self.running {
             return self.judge(assembled).await;
         }
-        // While idle, `self.height` is the next height, so its first proposal lands here and ends the hold. One height
+        // While idle, `self.at.height` is the next height, so its first proposal lands here and ends the hold. One height
         // more is a proposer who was faster than this node's last decision.
-        let next = height == self.height && self.has_turn(&assembled);
-        if next || (self.running && height == self.height + 1) {
+        let next = height == self.at.height && self.has_turn(&assembled);
+        if next || (self.running && height == self.at.height + 1) {
             if self.pending.len() >= MAX_PENDING {
                 self.pending.pop_first();
             }
@@ -73,6 +73,19 @@ impl<H: Host> App<H> {
         turn.address().0 == init.proposer
     }
 
+    /// A proposer can claim anything in `pol_round`; only the prevotes themselves make an old value acceptable.
+    fn origin(&self, init: &Init, block: Oid) -> Origin {
+        let justified = u32::try_from(init.pol_round).is_ok_and(|pol_round| {
+            let what = (init.height, pol_round, block);
+            pol_round < init.round && self.polkas.hold(what, &self.members, &self.verifier)
+        });
+        if justified {
+            Origin::Again
+        } else {
+            Origin::Live
+        }
+    }
+
     async fn judge(&mut self, proposal: Assembled) -> Result<Option<ProposedValue<Ctx>>, RunError> {
         let turn = self.has_turn(&proposal);
         let Assembled {
@@ -96,7 +109,7 @@ impl<H: Host> App<H> {
                 proposer: init.proposer,
                 block,
                 payload: payload.clone(),
-                origin: Origin::Live,
+                origin: self.origin(&init, block),
             };
             match self.host.check(candidate).await {
                 Verdict::Valid => {

@@ -62,7 +62,7 @@ impl<H: Host> App<H> {
         else {
             return Ok(SyncedValueOutcome::PeerFault);
         };
-        if height != self.height {
+        if height != self.at.height {
             return Ok(SyncedValueOutcome::LocalTransientError);
         }
         let block = Oid::from_bytes(*id);

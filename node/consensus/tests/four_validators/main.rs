@@ -2,6 +2,9 @@
 //!
 //! Without arguments this is the test; with `node <index> <folder> <ports>` it is one validator.
 
+// The whole target is a test, which clippy can't know without the usual harness.
+#![allow(clippy::unwrap_used)]
+
 mod node;
 mod story;
 

@@ -183,6 +183,7 @@ fn line(event: &Event) -> String {
             format!("decided {height} {round} {signatures}")
         }
         Event::Equivocation { height, validator } => format!("equivocation {height} {validator}"),
+        Event::Following { until } => format!("following {until:?}"),
         Event::Idle { height } => format!("idle {height}"),
     }
 }

@@ -199,6 +199,7 @@ impl House {
 pub fn main() {
     decide_idle_and_refuse();
     kill_and_return();
+    lose_and_follow();
     large_payloads();
     println!("four validators: all well");
 }
@@ -291,14 +292,9 @@ fn kill_and_return() {
     house.wait("idle 60");
     let full = house.verify(60);
     assert!(full > 0, "no certificate ever grew to all four signatures");
-    let fourth = key(3).public();
-    let signed = (31..=59).filter(|h| {
-        let (certificate, _) = read_block(&house.validators[0].folder, *h).unwrap();
-        certificate.signatures.iter().any(|s| s.validator == fourth)
-    });
     assert!(
-        signed.count() > 0,
-        "the validator that came back is in no certificate"
+        !signs(&house, 31, 59, 3).is_empty(),
+        "the one that came back signed nothing"
     );
 
     // All four at once, in the middle of deciding.
@@ -324,6 +320,71 @@ fn kill_and_return() {
         house.validators.iter_mut().for_each(|v| drop(v.news()));
         house.verify(height + 5);
     }
+}
+
+fn signs(house: &House, from: u64, to: u64, index: usize) -> Vec<u64> {
+    let key = key(index).public();
+    let signed = |h: &u64| {
+        // What the others hold: the certificates of the first validator's ledger.
+        let (certificate, _) = read_block(&house.validators[0].folder, *h).unwrap();
+        certificate.signatures.iter().any(|s| s.validator == key)
+    };
+    (from..=to).filter(signed).collect()
+}
+
+/// A validator whose disk was restored, and one whose mark is gone, follow until they can't contradict themselves.
+fn lose_and_follow() {
+    let mut house = House::open(1000, 0);
+    house.wait("start 0");
+    house.order("run 20");
+    house.wait("decided 20 ");
+    house.wait("idle 20");
+
+    house.validators[3].kill();
+    let folder = house.validators[3].folder.clone();
+    std::fs::remove_dir_all(folder.join("wal")).unwrap();
+    for height in 11..=20 {
+        std::fs::remove_file(folder.join(format!("{height}.block"))).unwrap();
+    }
+    house.validators[3] = house.start(3, 0);
+    house.validators[3].wait("start 10", PATIENCE);
+    let following = house.validators[3].wait("following", PATIENCE);
+    assert_eq!(following, "following Some(21)");
+    house.validators[3].wait("decided 20 ", PATIENCE);
+    house.order("run 40");
+    house.wait("decided 40 ");
+    house.wait("idle 40");
+    assert!(
+        !signs(&house, 21, 39, 3).is_empty(),
+        "it never signed again"
+    );
+
+    house.validators[3].kill();
+    std::fs::remove_dir_all(folder.join("marks")).unwrap();
+    house.validators[3] = house.start(3, 0);
+    house.validators[3].wait("start 40", PATIENCE);
+    assert_eq!(
+        house.validators[3].wait("following", PATIENCE),
+        "following None"
+    );
+    assert_eq!(
+        house.validators[3].wait("following", PATIENCE),
+        "following Some(43)"
+    );
+    house.order("run 60");
+    house.wait("decided 60 ");
+    house.wait("idle 60");
+    assert_eq!(
+        signs(&house, 41, 42, 3),
+        [0; 0],
+        "it signed what it may have signed before"
+    );
+    assert!(
+        !signs(&house, 43, 59, 3).is_empty(),
+        "it never signed again"
+    );
+    house.verify(60);
+    println!("a restored disk and a lost mark: followed, then signed again");
 }
 
 fn large_payloads() {
