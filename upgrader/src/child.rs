@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{SigHandler, Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
@@ -27,9 +27,11 @@ pub(crate) fn spawn(layout: &Layout, program: &Path, args: &[String]) -> io::Res
         .args(args)
         .env(SOCKET_VARIABLE, layout.socket())
         .process_group(0);
-    // SAFETY: between fork and exec only async-signal-safe calls are made: prctl, getppid, and no allocation.
+    // SAFETY: between fork and exec only async-signal-safe calls are made: signal, prctl, getppid, and no allocation.
     unsafe {
         command.pre_exec(move || {
+            // What the supervisor ignores would stay ignored in the program.
+            nix::sys::signal::signal(Signal::SIGXFSZ, SigHandler::SigDfl)?;
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
             if nix::unistd::getppid() != supervisor {
                 // The supervisor was gone before the line above, and nobody would tell us.

@@ -44,14 +44,18 @@ pub(crate) fn save(layout: &Layout, state: &State) -> io::Result<()> {
     let bytes = json::to_vec(state).map_err(io::Error::other)?;
     let written = write_atomically(&layout.state(), &bytes);
     match &written {
-        Err(e)
-            if e.kind() == io::ErrorKind::StorageFull
-                && fs::remove_file(layout.reserve()).is_ok() =>
-        {
+        Err(e) if is_full(e) && fs::remove_file(layout.reserve()).is_ok() => {
             write_atomically(&layout.state(), &bytes)
         }
         _ => written,
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// Holds space back for the next full disk; not having it is no error.

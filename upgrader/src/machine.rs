@@ -274,14 +274,14 @@ impl Machine {
         if now < self.start_at {
             return None;
         }
-        if let Phase::Probation { starts, .. } = &mut self.state.phase {
-            if !self.counted {
-                // Counted on disk before it is started: a supervisor that dies with the program knows it next time.
-                *starts = starts.saturating_add(1);
-                self.counted = true;
-                self.durable = false;
-                return Some(Step::Persist(Box::new(self.state.clone())));
-            }
+        if let Phase::Probation { starts, .. } = &mut self.state.phase
+            && !self.counted
+        {
+            // Counted on disk before it is started: a supervisor that dies with the program knows it next time.
+            *starts = starts.saturating_add(1);
+            self.counted = true;
+            self.durable = false;
+            return Some(Step::Persist(Box::new(self.state.clone())));
         }
         Some(Step::Start(target))
     }
@@ -386,7 +386,8 @@ impl Machine {
         if let Some(undo) = self.undo.take() {
             // What can't be written is not begun. The old state is written again later, since nobody knows how much of
             // the new one reached the disk.
-            self.state = *undo;
+            let plan = self.state.plan + 1;
+            self.state = State { plan, ..*undo };
             let refusal = Refusal::new("disk", format!("the intent can't be written: {why}"));
             self.answers.extend(
                 self.replies

@@ -35,6 +35,9 @@ pub(crate) fn on_stop(each: impl Fn() + Send + 'static) -> io::Result<()> {
         // SAFETY: the handler only does what a handler may do.
         unsafe { sigaction(signal, &action)? };
     }
+    // A limit on file sizes is an error like a full disk, and no reason to die.
+    // SAFETY: ignoring a signal runs no code.
+    unsafe { nix::sys::signal::signal(Signal::SIGXFSZ, SigHandler::SigIgn)? };
     std::thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {

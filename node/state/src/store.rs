@@ -22,7 +22,7 @@ use crate::tree::{NodeCache, Nodes, encode_node, node_row, root_key, update};
 use crate::view::{Export, View};
 
 /// How far below the head what was computed for a block is kept: long enough to explain a disagreement.
-pub const COMPUTED_KEPT_HEIGHTS: u64 = 1024;
+pub const COMPUTED_KEPT_HEIGHTS: u64 = 256;
 
 /// How often, in heights, old records of what was computed are thrown out.
 const COMPUTED_SWEEP_HEIGHTS: u64 = 64;

@@ -208,7 +208,7 @@ fn what_was_computed_is_kept_and_one_day_forgotten() {
             .record_computed(
                 block(3),
                 &Computed {
-                    height: 1280,
+                    height: 400,
                     ..computed
                 },
             )
@@ -217,7 +217,7 @@ fn what_was_computed_is_kept_and_one_day_forgotten() {
     let store = StateStore::open(&path).unwrap();
     assert_eq!(store.computed(block(2)).unwrap(), Some(computed));
     assert_eq!(store.computed(block(9)).unwrap(), None);
-    for height in 2..=1088u64 {
+    for height in 2..=320u64 {
         store
             .commit(height, block((height % 251) as u8), b"", &Writes::new())
             .unwrap();

@@ -50,12 +50,12 @@ impl Machine {
         self.crashes = self.crashes.saturating_add(1);
         self.counted = false;
         self.start_at = now.saturating_add(self.timings.backoff(self.crashes));
-        if let Phase::Probation { starts, .. } = self.state.phase {
-            if starts >= self.timings.max_starts {
-                self.fail_probation(&format!(
-                    "started {starts} times without getting healthy; last: {why}"
-                ));
-            }
+        if let Phase::Probation { starts, .. } = self.state.phase
+            && starts >= self.timings.max_starts
+        {
+            self.fail_probation(&format!(
+                "started {starts} times without getting healthy; last: {why}"
+            ));
         }
     }
 
