@@ -4,6 +4,7 @@ use std::fs::{self, File, Permissions};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use instar_attest::Digest;
 use instar_attest::release::{MAX_RELEASE_BYTES, Release, ReleaseFile};
@@ -18,6 +19,9 @@ const MAX_IMAGE_BYTES: u64 = 1 << 30;
 const MANIFEST: &str = "dapp.json";
 /// The root file system in an image's folder.
 const ROOTFS: &str = "rootfs";
+
+/// How the name of a folder ends that is being written.
+const FRESH: &str = ".new";
 
 /// The machine that this program was built for, in the words of a release.
 const TARGET: &str = if cfg!(target_arch = "x86_64") {
@@ -111,15 +115,13 @@ impl Image {
 
         let kept = folder.join(release);
         if !(kept.is_dir() && is_intact(&kept, &files)) {
-            let fresh = folder.join(format!("{release}.{}.new", std::process::id()));
-            remove(&fresh)?;
-            let written = write(&fresh, &root, &files, blocks, &limits);
-            if let Err(error) = written {
-                let _ = remove(&fresh);
-                return Err(error);
+            let fresh = Fresh::new(folder, release)?;
+            write(&fresh.0, &root, &files, blocks, &limits)?;
+            // A rehearsal beside this one may have been quicker; what it wrote may be running already.
+            if !is_intact(&kept, &files) {
+                remove(&kept)?;
+                fs::rename(&fresh.0, &kept)?;
             }
-            remove(&kept)?;
-            fs::rename(&fresh, &kept)?;
         }
         let mut text = Vec::new();
         File::open(kept.join(MANIFEST))?
@@ -129,6 +131,37 @@ impl Image {
             rootfs: kept.join(ROOTFS),
             manifest: Manifest::parse(&text)?,
         })
+    }
+}
+
+/// A folder that nobody else writes, gone if it wasn't renamed.
+struct Fresh(PathBuf);
+
+impl Fresh {
+    fn new(folder: &Path, release: &str) -> std::io::Result<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let own = format!("{}-", std::process::id());
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let of = name
+                .to_str()
+                .and_then(|name| name.strip_suffix(FRESH)?.split_once('.'));
+            // A node has its folder for itself, so this is from one that was killed.
+            if of.is_some_and(|(_, of)| !of.starts_with(&own)) {
+                remove(&entry.path())?;
+            }
+        }
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!("{release}.{own}{number}{FRESH}"));
+        remove(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        let _ = remove(&self.0);
     }
 }
 

@@ -18,15 +18,26 @@ const BUILD_LIMIT_S: u64 = 30;
 
 fn main() {
     instar_sandbox::init();
+    if std::env::var(support::SITUATION).is_ok() {
+        return stories([1, 2, 3].map(|version| std::fs::read(format!("coin-{version}")).unwrap()));
+    }
     let start = Instant::now();
     let programs = [1, 2, 3].map(build_coin);
+    let took = start.elapsed();
     assert!(
-        start.elapsed().as_secs() < 3 * BUILD_LIMIT_S,
-        "{:?} for three builds",
-        start.elapsed()
+        took.as_secs() < 3 * BUILD_LIMIT_S,
+        "{took:?} for three builds"
     );
-    println!("three builds in {:?}", start.elapsed());
+    println!("three builds in {took:?}");
+    let folder = tempfile::tempdir().unwrap();
+    for (version, program) in (1..).zip(&programs) {
+        std::fs::write(folder.path().join(format!("coin-{version}")), program).unwrap();
+    }
+    stories(programs);
+    support::elsewhere(folder.path());
+}
 
+fn stories(programs: [Vec<u8>; 3]) {
     let mut host = Host::new();
     let manifest = instar_runtime::embedded::coin_manifest();
     let [one, two, three] =

@@ -19,6 +19,9 @@ use instar_sandbox::{
 /// Set for the runs in other situations, so that they don't start further ones.
 const SITUATION: &str = "INSTAR_SANDBOX_SITUATION";
 
+/// Where the kernel gives no user namespaces.
+const REFUSED: &str = "refused";
+
 /// An id that no account has.
 const ORDINARY_USER: u32 = 54321;
 
@@ -27,6 +30,11 @@ const MIB: u64 = 1024 * 1024;
 fn main() {
     instar_sandbox::init();
     let situation = std::env::var(SITUATION);
+    if situation.as_deref() == Ok(REFUSED) {
+        a_refusal_says_how_to_allow_it();
+        println!("test {REFUSED}::a_refusal_says_how_to_allow_it ... ok");
+        return;
+    }
     let tests: &[(&str, fn())] = &[
         (
             "the_probe_says_that_everything_mandatory_holds",
@@ -147,6 +155,14 @@ fn elsewhere(filter: &str) {
         );
     }
     run("unshared", Command::new("unshare").arg("-rn").arg(&copy));
+    // The setting is a user namespace's own, so the machine's stays as it is.
+    let refuse = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$0\"";
+    run(
+        REFUSED,
+        Command::new("unshare")
+            .args(["-r", "sh", "-c", refuse])
+            .arg(&copy),
+    );
 }
 
 fn limits() -> Limits {
@@ -240,6 +256,27 @@ fn the_probe_says_that_everything_mandatory_holds() {
             "{report:?}"
         );
     }
+}
+
+fn a_refusal_says_how_to_allow_it() {
+    let report = probe();
+    assert!(!report.usable());
+    let missing = report
+        .missing
+        .iter()
+        .find(|missing| missing.mandatory)
+        .unwrap();
+    assert!(missing.what.contains("user namespaces"), "{missing:?}");
+    assert!(
+        missing.allow.contains("user.max_user_namespaces"),
+        "{missing:?}"
+    );
+    let error = spawn(&shell("true")).unwrap_err().to_string();
+    assert!(error.contains("user.max_user_namespaces"), "{error}");
+    assert!(
+        report.to_string().contains("user.max_user_namespaces"),
+        "{report}"
+    );
 }
 
 fn a_command_talks_over_its_streams() {

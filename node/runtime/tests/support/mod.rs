@@ -190,3 +190,35 @@ pub fn compile(source: &Path) -> Vec<u8> {
     assert!(compiled.success());
     std::fs::read(program).unwrap()
 }
+
+/// Set for the runs in other situations.
+pub const SITUATION: &str = "INSTAR_RUNTIME_SITUATION";
+
+/// An id that no account has.
+const ORDINARY_USER: u32 = 54321;
+
+/// Runs this test again as an ordinary user and inside `unshare -rn`. What it needs stands in `folder`.
+pub fn elsewhere(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = folder.join("test");
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    let run = |situation: &str, command: &mut Command| {
+        let command = command
+            .env(SITUATION, situation)
+            .env_remove("TMPDIR")
+            .current_dir(folder);
+        assert!(
+            command.status().unwrap().success(),
+            "it failed as {situation}"
+        );
+    };
+    if nix::unistd::geteuid().is_root() {
+        run(
+            "user",
+            Command::new(&copy).uid(ORDINARY_USER).gid(ORDINARY_USER),
+        );
+    }
+    run("unshared", Command::new("unshare").arg("-rn").arg(&copy));
+}

@@ -78,7 +78,7 @@ impl Cgroup {
             .filter(|controller| !self.holds.contains(controller))
             .collect();
         let path = place.folder.join(name);
-        if wanted.is_empty() || fs::create_dir(&path).is_err() {
+        if wanted.is_empty() || !make(&path) {
             return;
         }
         let held: Vec<Controller> = wanted
@@ -304,6 +304,16 @@ fn write_limit(folder: &Path, controller: Controller, unified: bool, limits: &Li
             }
             None => false,
         },
+    }
+}
+
+/// Makes a cgroup. One of this name is a leftover of a helper that had this process's number.
+fn make(path: &Path) -> bool {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => fs::remove_dir(path)
+            .and_then(|()| fs::create_dir(path))
+            .is_ok(),
+        made => made.is_ok(),
     }
 }
 
