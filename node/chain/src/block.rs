@@ -93,6 +93,14 @@ pub enum BlockError {
         /// The bound.
         max: usize,
     },
+    /// Too many entries.
+    #[error("the block has {got} entries, at most {max} are allowed")]
+    TooManyEntries {
+        /// How many it has.
+        got: u64,
+        /// The bound.
+        max: u64,
+    },
     /// Only registered devices have lanes.
     #[error("device {0} is not registered")]
     UnknownDevice(DeviceId),

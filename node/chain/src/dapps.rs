@@ -19,6 +19,11 @@ pub const MAX_DAPP_WRITES: usize = 65_536;
 pub const MAX_OUTPUT_BYTES: usize = 16 * 1024;
 /// The longest detail of a verdict, in characters.
 pub const MAX_DETAIL_CHARS: usize = 1024;
+/// How many bytes all verdicts of one call have together, as JSON: this, and [`VERDICT_BYTES_AN_ENTRY`] for each entry.
+/// Receipts have to fit into a block, whatever dapps say.
+pub const VERDICTS_BYTES: usize = 64 * 1024;
+/// See [`VERDICTS_BYTES`].
+pub const VERDICT_BYTES_AN_ENTRY: usize = 512;
 /// How many blocks a dapp rests after it was left out of one.
 pub const SUSPENSION_BLOCKS: u64 = 20;
 
@@ -55,6 +60,20 @@ impl Answer {
             detail: verdict.detail,
             output: verdict.output,
         }
+    }
+}
+
+/// Why a call came to nothing.
+pub(crate) enum CallError {
+    /// It is the dapp's failure, or this node's way of running it.
+    Dapp(DappFailure),
+    /// This node's state can't be read.
+    State(StateError),
+}
+
+impl From<DappFailure> for CallError {
+    fn from(failure: DappFailure) -> Self {
+        Self::Dapp(failure)
     }
 }
 
@@ -123,13 +142,18 @@ pub(crate) fn run(
             keep(m, dapp, &result);
             return Ok(result.verdicts.into_iter().map(Answer::of).collect());
         }
-        Err(DappFailure::Abstain(why)) => {
+        Err(CallError::State(error)) => return Err(error.into()),
+        Err(CallError::Dapp(DappFailure::Abstain(why))) => {
             let dapp = dapp.to_owned();
             return Err(BlockError::Abstain { dapp, why });
         }
         // The texts of failures differ between nodes, so only their kind goes into receipts.
-        Err(DappFailure::Crash(_)) => ("dapp-crashed", "the dapp ended before it had answered"),
-        Err(DappFailure::Protocol(_)) => ("dapp-protocol", "the dapp broke the protocol"),
+        Err(CallError::Dapp(DappFailure::Crash(_))) => {
+            ("dapp-crashed", "the dapp ended before it had answered")
+        }
+        Err(CallError::Dapp(DappFailure::Protocol(_))) => {
+            ("dapp-protocol", "the dapp broke the protocol")
+        }
     };
     let digest = Digest::tagged("instar/dapp-failure/v1", rule.as_bytes());
     m.digests.entry(dapp.to_owned()).or_default().push(digest);
@@ -143,7 +167,7 @@ pub(crate) fn call(
     release: &str,
     entries: Vec<DappEntry>,
     migrate: Option<Migration>,
-) -> Result<DappResult, DappFailure> {
+) -> Result<DappResult, CallError> {
     let count = entries.len();
     let ctx = m.dapp_context();
     let state = KeySpace::of_dapp(&m.state, dapp);
@@ -155,11 +179,26 @@ pub(crate) fn call(
         state: &state,
         migrate,
     };
-    let mut result = m.host.run(call)?;
-    let broken = |why: &str| Err(DappFailure::Protocol(why.to_owned()));
-    if result.verdicts.len() != count {
-        return broken("it must give one verdict for each entry");
+    let result = m.host.run(call);
+    // An answer that was built on a value which could not be read is none, whatever it looks like.
+    if let Some(error) = state.failure() {
+        return Err(CallError::State(error));
     }
+    let mut result = result?;
+    for verdict in &mut result.verdicts {
+        let detail = verdict.detail.take();
+        verdict.detail = detail.map(|d| clip(&d, MAX_DETAIL_CHARS));
+    }
+    check_writes(dapp, &result)?;
+    check_verdicts(&result.verdicts, count)?;
+    Ok(result)
+}
+
+fn broken<T>(why: &str) -> Result<T, DappFailure> {
+    Err(DappFailure::Protocol(why.to_owned()))
+}
+
+fn check_writes(dapp: &str, result: &DappResult) -> Result<(), DappFailure> {
     if result.writes.len() > MAX_DAPP_WRITES {
         return broken("it changes too many keys");
     }
@@ -172,7 +211,15 @@ pub(crate) fn call(
             return broken("it sets a value that is too large");
         }
     }
-    for verdict in &mut result.verdicts {
+    Ok(())
+}
+
+fn check_verdicts(verdicts: &[Verdict], count: usize) -> Result<(), DappFailure> {
+    if verdicts.len() != count {
+        return broken("it must give one verdict for each entry");
+    }
+    let mut all = 0;
+    for verdict in verdicts {
         if let Some(output) = &verdict.output {
             match json::to_vec(output) {
                 Ok(bytes) if bytes.len() <= MAX_OUTPUT_BYTES => {}
@@ -182,9 +229,12 @@ pub(crate) fn call(
         if verdict.rule.as_deref().is_some_and(|r| !is_topic(r)) {
             return broken("a rule's name is not in kebab case");
         }
-        verdict.detail = verdict.detail.take().map(|d| clip(&d, MAX_DETAIL_CHARS));
+        all += json::to_vec(verdict).map_or(usize::MAX / 2, |bytes| bytes.len());
+        if all > VERDICTS_BYTES + VERDICT_BYTES_AN_ENTRY * count {
+            return broken("its verdicts are too large together");
+        }
     }
-    Ok(result)
+    Ok(())
 }
 
 /// Keeps what a call came to: its writes, and their digest.

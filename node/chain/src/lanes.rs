@@ -13,26 +13,38 @@ use crate::view::{Overlay, StateView};
 
 /// How many entries one device may have in one block: as many as one lane commit may carry.
 pub const MAX_DEVICE_ENTRIES: u64 = 4096;
+/// How many entries one block may have, over all lanes: their receipts fit `receipts.jsonl`, whatever dapps say.
+pub const MAX_BLOCK_ENTRIES: u64 = 8192;
 /// How many bytes of entries one device may have in one block; four full lane commits.
 pub const MAX_DEVICE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// What a device has used of its quota in one block. A proposer asks it what still fits; a merge test refuses the rest.
+/// What is used of a block and of its devices' quotas. A proposer asks it what still fits; a merge test refuses the rest.
 #[derive(Debug, Clone, Default)]
-pub struct Quota(BTreeMap<DeviceId, (u64, u64)>);
+pub struct Quota {
+    devices: BTreeMap<DeviceId, (u64, u64)>,
+    entries: u64,
+}
 
 impl Quota {
-    /// Takes a commit if its device's quota allows it.
+    /// Takes a commit if the block and its device's quota allow it.
     pub fn take(&mut self, commit: &LaneCommit) -> bool {
         let (entries, bytes) = self.with(commit);
-        let fits = entries <= MAX_DEVICE_ENTRIES && bytes <= MAX_DEVICE_BYTES;
+        let all = self.entries.saturating_add(commit.entries.len() as u64);
+        let fits =
+            entries <= MAX_DEVICE_ENTRIES && bytes <= MAX_DEVICE_BYTES && all <= MAX_BLOCK_ENTRIES;
         if fits {
-            self.0.insert(commit.lane.device, (entries, bytes));
+            self.devices.insert(commit.lane.device, (entries, bytes));
+            self.entries = all;
         }
         fits
     }
 
     fn with(&self, commit: &LaneCommit) -> (u64, u64) {
-        let (entries, bytes) = self.0.get(&commit.lane.device).copied().unwrap_or_default();
+        let (entries, bytes) = self
+            .devices
+            .get(&commit.lane.device)
+            .copied()
+            .unwrap_or_default();
         let own: usize = commit.entries.iter().map(|e| e.to_line().len() + 1).sum();
         (
             entries.saturating_add(commit.entries.len() as u64),
@@ -46,6 +58,13 @@ pub(crate) fn merge(state: &mut Overlay<'_>, input: &BlockInput<'_>) -> Result<(
     let mut quota = Quota::default();
     let mut lanes: Vec<Lane> = Vec::new();
     let mut marks: BTreeMap<Lane, LaneMark> = BTreeMap::new();
+    let entries: u64 = input.lanes.iter().map(|c| c.entries.len() as u64).sum();
+    if entries > MAX_BLOCK_ENTRIES {
+        return Err(BlockError::TooManyEntries {
+            got: entries,
+            max: MAX_BLOCK_ENTRIES,
+        });
+    }
     for commit in input.lanes {
         let lane = commit.lane;
         if lanes.last() != Some(&lane) {

@@ -11,8 +11,9 @@ use serde_json::Value;
 pub const BUILD: &str = "build";
 /// The topic of upgrades.
 pub const UPGRADE: &str = "upgrade";
-/// The longest reason that somebody may give, in bytes.
-pub const MAX_REASON_BYTES: usize = 1024;
+/// The longest reason that somebody may give, in bytes of its canonical JSON with quotes. With the largest validator set
+/// a proposal's record, which holds three of each validator, still fits a value.
+pub const MAX_REASON_BYTES: usize = 256;
 
 /// What can be said under `build`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,6 +217,20 @@ impl UpgradeOp {
     pub fn to_value(&self) -> Value {
         to_value(self)
     }
+}
+
+/// Cuts a reason to what an operation may carry.
+pub fn clip_reason(reason: &str) -> String {
+    let mut text: String = reason.chars().take(MAX_REASON_BYTES).collect();
+    while !is_reason(&text) {
+        text.pop();
+    }
+    text
+}
+
+/// Whether a reason is short enough.
+pub fn is_reason(reason: &str) -> bool {
+    json::to_vec(reason).is_ok_and(|bytes| bytes.len() <= MAX_REASON_BYTES)
 }
 
 fn to_value<T: Serialize>(op: &T) -> Value {

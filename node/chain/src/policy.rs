@@ -8,8 +8,8 @@ use serde_json::Value;
 
 /// The largest delay that a policy may ask for, in milliseconds or blocks: three years, and far below 2^53.
 pub const MAX_DELAY: u64 = 100_000_000_000;
-/// How many targets a release may have.
-pub const MAX_TARGETS: usize = 8;
+/// How many targets a release may have. With the largest validator set a round's record still fits a value.
+pub const MAX_TARGETS: usize = 4;
 /// How many recipes a policy may allow.
 pub const MAX_RECIPES: usize = 16;
 /// How many blocks a rehearsal may replay at most, so that a fork of the state is never kept for long.

@@ -1,5 +1,6 @@
 //! The authenticated state, seen from the state machine: a map from printable keys to bytes, behind a trait.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -164,6 +165,8 @@ impl StateView for Overlay<'_> {
 pub struct KeySpace<'a> {
     base: &'a dyn StateView,
     prefix: String,
+    /// The first error that was handed out: whoever runs the dapp may have made something else of it.
+    failed: RefCell<Option<StateError>>,
 }
 
 impl<'a> KeySpace<'a> {
@@ -172,19 +175,30 @@ impl<'a> KeySpace<'a> {
         Self {
             base,
             prefix: crate::keys::dapp_space(dapp),
+            failed: RefCell::new(None),
         }
+    }
+
+    /// The first error that a read came to.
+    pub fn failure(&self) -> Option<StateError> {
+        self.failed.borrow().clone()
+    }
+
+    fn note(&self, error: StateError) -> StateError {
+        self.failed.borrow_mut().get_or_insert(error.clone());
+        error
     }
 }
 
 impl StateView for KeySpace<'_> {
     fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StateError> {
-        self.base.get(&format!("{}{key}", self.prefix))
+        let key = format!("{}{key}", self.prefix);
+        self.base.get(&key).map_err(|e| self.note(e))
     }
 
     fn range(&self, prefix: &str, limit: usize) -> Result<Vec<(String, Vec<u8>)>, StateError> {
-        let found = self
-            .base
-            .range(&format!("{}{prefix}", self.prefix), limit)?;
+        let prefix = format!("{}{prefix}", self.prefix);
+        let found = self.base.range(&prefix, limit).map_err(|e| self.note(e))?;
         Ok(found
             .into_iter()
             .map(|(k, v)| (k[self.prefix.len()..].to_owned(), v))

@@ -5,7 +5,7 @@ use instar_attest::release::Slot;
 
 use super::{Action, AutoVote, LocalFacts, Me, Rehearsed, Staging, UpgradeView};
 use crate::build::Round;
-use crate::ops::{Health, MAX_REASON_BYTES, Ready, Report};
+use crate::ops::{Health, Ready, Report, clip_reason};
 use crate::upgrade::{Phase, Proposal};
 
 /// What this node does next. Every action still has to be done, as far as anybody can tell from `view` and `facts`.
@@ -102,7 +102,7 @@ fn rehearse(
         return;
     }
     let release = proposal.release.as_str();
-    let failed = |reason: &str| (None, Some(clip(reason)));
+    let failed = |reason: &str| (None, Some(clip_reason(reason)));
     let outcome = match facts.staged.get(release) {
         Some(Staging::Failed(reason)) => Some(failed(reason)),
         Some(Staging::Verified) => match facts.rehearsals.get(&(proposal.id, from)) {
@@ -149,7 +149,7 @@ fn roll(me: &Me, facts: &LocalFacts, proposal: &Proposal, actions: &mut Vec<Acti
             let running = facts.running.as_ref().and_then(|r| r.parse().ok());
             actions.push(Action::Report(Report {
                 proposal: proposal.id,
-                reason: Some(clip(reason)),
+                reason: Some(clip_reason(reason)),
                 result: Health::Reverted,
                 running,
             }));
@@ -229,13 +229,4 @@ fn settle(view: &UpgradeView, facts: &LocalFacts, actions: &mut Vec<Action>) {
     } else {
         swap(facts, generation, None, release, actions);
     }
-}
-
-/// Reasons go into an entry, whose fields are bounded.
-fn clip(reason: &str) -> String {
-    let mut end = reason.len().min(MAX_REASON_BYTES);
-    while !reason.is_char_boundary(end) {
-        end -= 1;
-    }
-    reason[..end].to_owned()
 }

@@ -127,3 +127,54 @@ fn different_answers_show_in_the_digest_of_that_dapp() {
     assert_ne!(one.dapps, two.dapps);
     assert_ne!(one.writes, two.writes);
 }
+
+/// A state in which one value can't be read, as after somebody tampered with the store.
+struct Tampered<'a>(&'a crate::MemoryState, &'a str);
+
+impl StateView for Tampered<'_> {
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, crate::StateError> {
+        if key == self.1 {
+            let (key, why) = (
+                key.to_owned(),
+                "another value than the tree says".to_owned(),
+            );
+            return Err(crate::StateError::Corrupt { key, why });
+        }
+        self.0.get(key)
+    }
+    fn range(
+        &self,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, crate::StateError> {
+        self.0.range(prefix, limit)
+    }
+}
+
+#[test]
+fn a_falsified_value_is_named_and_never_blamed_on_the_dapp() {
+    let mut w = World::new();
+    w.say(0, &secret("a"), "coin", json!({"put": {"k": "1"}}));
+    let made = w.draft();
+    let state = Tampered(&w.state, "d/coin/release");
+    let mut host = w.host.clone();
+    let error = crate::apply_block(&state, &made.input(&w), &mut host).unwrap_err();
+    let named = |e: &BlockError| matches!(e, BlockError::State(crate::StateError::Corrupt { key, .. }) if key == "d/coin/release");
+    assert!(named(&error), "{error}");
+}
+
+#[test]
+fn verdicts_fit_into_a_block() {
+    let mut w = World::new();
+    let long = "x".repeat(crate::dapps::MAX_OUTPUT_BYTES - 100);
+    w.say(0, &secret("a"), "coin", json!({"put": {"release": long}}));
+    w.block();
+    let ids: Vec<_> = (0..10)
+        .map(|_| w.say(0, &secret("a"), "coin", json!({"put": {"k": "1"}})))
+        .collect();
+    w.block();
+    w.refused(&ids[0], "dapp-protocol");
+    let few = w.say(0, &secret("a"), "coin", json!({"put": {"k": "1"}}));
+    w.block();
+    w.applied(&few);
+}

@@ -132,7 +132,7 @@ fn body(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
     #[test]
     fn whatever_is_said_every_node_agrees(said in prop::collection::vec(noise(), 1..40), per_block in 1usize..8) {
         let mut w = World::new();

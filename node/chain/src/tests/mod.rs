@@ -1,6 +1,7 @@
 //! Tests of the state machine as a whole: a small world of four validators, driven block by block.
 
 mod blocks;
+mod bounds;
 mod dapps;
 mod determinism;
 mod gates;

@@ -25,7 +25,7 @@ pub(crate) use slot::migrate;
 use crate::block::BlockError;
 use crate::keys;
 use crate::machine::{Author, Machine, Op, refuse};
-use crate::ops::{MAX_REASON_BYTES, UpgradeOp};
+use crate::ops::{MAX_REASON_BYTES, UpgradeOp, is_reason};
 use crate::record;
 use crate::view::{Overlay, StateError, StateView};
 
@@ -100,7 +100,7 @@ fn member(proposal: &Proposal, author: &Author) -> Op<Member> {
 }
 
 fn check_reason(reason: Option<&String>) -> Op<()> {
-    if reason.is_some_and(|r| r.len() > MAX_REASON_BYTES) {
+    if reason.is_some_and(|r| !is_reason(r)) {
         return refuse(
             "reason-too-long",
             format!("a reason has at most {MAX_REASON_BYTES} bytes"),

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{Phase, Proposal, decide, open_ids, save};
 use crate::block::BlockError;
-use crate::dapps;
+use crate::dapps::{self, CallError};
 use crate::host::{DappFailure, Migration};
 use crate::keys;
 use crate::machine::Machine;
@@ -30,11 +30,12 @@ pub(crate) fn migrate(
             dapps::keep(m, dapp, &result);
             Ok(true)
         }
-        Err(DappFailure::Abstain(why)) => Err(BlockError::Abstain {
+        Err(CallError::State(error)) => Err(error.into()),
+        Err(CallError::Dapp(DappFailure::Abstain(why))) => Err(BlockError::Abstain {
             dapp: dapp.to_owned(),
             why,
         }),
-        Err(DappFailure::Crash(_) | DappFailure::Protocol(_)) => Ok(false),
+        Err(CallError::Dapp(DappFailure::Crash(_) | DappFailure::Protocol(_))) => Ok(false),
     }
 }
 
