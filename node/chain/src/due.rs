@@ -3,9 +3,13 @@
 use crate::build::{self, Round};
 use crate::keys;
 use crate::ops::Health;
-use crate::record;
+use crate::record::{self, Head};
 use crate::upgrade::{self, HEALTH_BLOCKS, Phase, Proposal};
 use crate::view::{StateError, StateView};
+
+/// During a wave a block is made every so many milliseconds of block time, at the latest: a node that has just swapped
+/// shows by following them that it lives, also on an idle chain.
+pub const WAVE_PULSE_MS: u64 = 1000;
 
 /// Whether a block at this height and time would make a transition, or brings one nearer that is waited for.
 ///
@@ -19,8 +23,13 @@ pub fn due(view: &dyn StateView, height: u64, time_ms: u64) -> Result<bool, Stat
         }
     }
     let rolling = crate::query::rollout(view)?.is_some_and(|p| p.phase == Phase::Rolling);
+    let head: Head = record::expect(view, keys::HEAD)?;
+    let pulse = time_ms >= head.time_ms.saturating_add(WAVE_PULSE_MS);
     for id in upgrade::open_ids(view)? {
         let proposal: Proposal = record::expect(view, &keys::proposal(&id))?;
+        if proposal.phase == Phase::Rolling && pulse {
+            return Ok(true);
+        }
         if waits_for_block(&proposal, height, time_ms, rolling) {
             return Ok(true);
         }

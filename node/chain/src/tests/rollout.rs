@@ -203,6 +203,11 @@ fn blocks_are_asked_for_while_health_is_awaited_and_not_for_ever() {
     let (mut w, proposal) = rolling(World::new());
     let due = |w: &World| crate::due(&w.state, w.height() + 1, w.time_ms + 1).unwrap();
     assert!(!due(&w), "the swap is waited for, not blocks");
+    let later = w.time_ms + crate::WAVE_PULSE_MS;
+    assert!(
+        crate::due(&w.state, w.height() + 1, later).unwrap(),
+        "but a node has to see blocks to follow them"
+    );
     let node = turn(&w, &proposal);
     w.signing[node] = false;
     say(&mut w, &proposal, node, Health::Healthy);
