@@ -105,7 +105,7 @@ fn run(name: &str, expected: &Expected, program: &[u8]) {
     let result = host.run("hostile", &release, &state, entries);
     let took = start.elapsed();
     let limit = if matches!(expected, Abstain(_)) {
-        Duration::from_secs(13)
+        Duration::from_secs(20)
     } else {
         Duration::from_secs(9)
     };

@@ -19,6 +19,9 @@ use instar_sandbox::{
 /// Set for the runs in other situations, so that they don't start further ones.
 const SITUATION: &str = "INSTAR_SANDBOX_SITUATION";
 
+/// The argument with which this program holds a container until it is killed.
+const HOLD: &str = "--hold";
+
 /// Where the kernel gives no user namespaces.
 const REFUSED: &str = "refused";
 
@@ -29,6 +32,12 @@ const MIB: u64 = 1024 * 1024;
 
 fn main() {
     instar_sandbox::init();
+    if let Some(nap) = std::env::args()
+        .skip_while(|argument| argument != HOLD)
+        .nth(1)
+    {
+        hold(&nap);
+    }
     let situation = std::env::var(SITUATION);
     if situation.as_deref() == Ok(REFUSED) {
         a_refusal_says_how_to_allow_it();
@@ -92,6 +101,10 @@ fn main() {
         (
             "nothing_survives_a_killed_helper",
             nothing_survives_a_killed_helper,
+        ),
+        (
+            "nothing_survives_a_killed_caller",
+            nothing_survives_a_killed_caller,
         ),
         (
             "nothing_survives_a_dropped_handle",
@@ -586,6 +599,28 @@ fn nothing_survives_a_killed_helper() {
     assert!(gone(&nap), "a process of the container survived its helper");
     let mut running = running;
     assert!(running.wait().is_err());
+}
+
+fn hold(nap: &str) -> ! {
+    let _running = spawn(&shell(&format!("sleep {nap} & sleep {nap}"))).unwrap();
+    loop {
+        std::thread::sleep(Duration::from_secs(60));
+    }
+}
+
+fn nothing_survives_a_killed_caller() {
+    let nap = format!("{}", 88_000 + std::process::id() % 300);
+    let mut caller = Command::new(std::env::current_exe().unwrap())
+        .args([HOLD, &nap])
+        .spawn()
+        .unwrap();
+    // The caller has the text in its command line too.
+    while processes_with(&nap) < 3 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    caller.kill().unwrap();
+    caller.wait().unwrap();
+    assert!(gone(&nap), "a container survived its caller");
 }
 
 fn nothing_survives_a_dropped_handle() {

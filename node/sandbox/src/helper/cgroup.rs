@@ -334,3 +334,65 @@ fn sweep(folder: &Path) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(folder: &str, unified: bool, controllers: &[Controller]) -> Place {
+        Place {
+            folder: folder.into(),
+            unified,
+            controllers: controllers.to_vec(),
+        }
+    }
+
+    #[test]
+    fn hybrid_hierarchies_have_a_place_for_each_controller() {
+        let mounts = "\
+30 25 0:26 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+31 30 0:27 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
+32 30 0:28 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+33 30 0:29 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+";
+        let own = "4:memory:/some/where\n1:cpu,cpuacct:/\n0::/\n";
+        assert_eq!(
+            places_from(mounts, own),
+            [
+                place("/sys/fs/cgroup/cpu,cpuacct", false, &[Controller::Cpu]),
+                place(
+                    "/sys/fs/cgroup/memory/some/where",
+                    false,
+                    &[Controller::Memory]
+                ),
+                place("/sys/fs/cgroup/unified", true, &CONTROLLERS),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_unified_hierarchy_has_a_place_beside_and_below() {
+        let mounts = "30 25 0:26 / /sys/fs/cgroup rw,relatime - cgroup2 cgroup2 rw\n";
+        let own = "0::/user.slice/user-1000.slice/app.slice/run-1.scope\n";
+        let above = "/sys/fs/cgroup/user.slice/user-1000.slice/app.slice";
+        assert_eq!(
+            places_from(mounts, own),
+            [
+                place(&format!("{above}/run-1.scope"), true, &CONTROLLERS),
+                place(above, true, &CONTROLLERS),
+            ]
+        );
+    }
+
+    #[test]
+    fn nothing_outside_of_what_is_mounted_is_a_place() {
+        // As in a container that sees only a part of the hierarchy: never above the mount, never beside it.
+        let mounts = "30 25 0:26 /docker/1 /sys/fs/cgroup rw - cgroup2 cgroup rw\n";
+        assert_eq!(
+            places_from(mounts, "0::/docker/1\n"),
+            [place("/sys/fs/cgroup", true, &CONTROLLERS)]
+        );
+        assert!(places_from(mounts, "0::/elsewhere\n").is_empty());
+        assert!(places_from("nonsense\n", "0::/\n").is_empty());
+    }
+}

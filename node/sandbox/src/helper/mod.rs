@@ -23,9 +23,6 @@ pub(crate) use cgroup::given as cgroups_given;
 pub(crate) use container::EXIT_NOT_FOUND;
 pub(crate) use namespaces::mode;
 
-/// The kernel counts processor time for the limit and for the report in two ways, which differ a little.
-const CPU_GRAIN_MS: u64 = 100;
-
 /// One step that failed, with what the system answered.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -109,12 +106,13 @@ fn serve(socket: &UnixStream) -> Result<(), Failure> {
     let wall_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let status = cause.unwrap_or_else(|| match raw {
         _ if cgroup.out_of_memory() && raw != Status::Exited(0) => Status::OutOfMemory,
-        // The first process of a namespace gets no warning signal, so both limits are one, and end it at once.
+        // The first process of a namespace gets no warning signal, so both limits are one, and end it at once. The
+        // kernel counts time for the limit by ticks and for its report exactly, which differ on a busy machine.
         Status::Signaled(libc::SIGKILL | libc::SIGXCPU)
             if job
                 .limits
                 .cpu_s
-                .is_some_and(|limit| usage.cpu_ms + CPU_GRAIN_MS >= limit * 1000) =>
+                .is_some_and(|limit| usage.cpu_ms * 2 >= limit * 1000) =>
         {
             Status::CpuTime
         }
