@@ -2,7 +2,8 @@
 //!
 //! The daemon answers `GET /ledger.git/info/refs?service=git-upload-pack` with [`UploadPack::advertise`] and
 //! `POST /ledger.git/git-upload-pack` with [`UploadPack::rpc`], and nothing else below `/ledger.git`: there is no way to
-//! push. Both block; both write the reply as it comes. Flush the store before.
+//! push. Both block; both write the reply as it comes. Flush the store before. A reply that nobody takes holds one of the
+//! places until the writer fails, so the server's writer must give up on a client that stands still.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -58,6 +59,23 @@ pub struct UploadPack {
     running: Arc<AtomicUsize>,
 }
 
+/// Writes something before the first bytes of a reply, so that a refusal leaves no trace of it.
+struct Prefixed<'a> {
+    first: &'static [u8],
+    reply: &'a mut dyn Write,
+}
+
+impl Write for Prefixed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.reply.write_all(std::mem::take(&mut self.first))?;
+        self.reply.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.reply.flush()
+    }
+}
+
 /// A place among [`MAX_PROCESSES`], given back when dropped.
 struct Place(Arc<AtomicUsize>);
 
@@ -105,10 +123,17 @@ impl UploadPack {
         reply: &mut dyn Write,
     ) -> Result<(), ServeError> {
         // Before protocol version 2 the HTTP transport puts the service's name first.
-        if !protocol.is_some_and(|p| p.split(':').any(|w| w == "version=2")) {
-            reply.write_all(b"001e# service=git-upload-pack\n0000")?;
-        }
-        self.run(&["--http-backend-info-refs"], protocol, Vec::new(), reply)
+        let first: &[u8] = match protocol {
+            Some(p) if p.split(':').any(|word| word == "version=2") => b"",
+            _ => b"001e# service=git-upload-pack\n0000",
+        };
+        let mut reply = Prefixed { first, reply };
+        self.run(
+            &["--http-backend-info-refs"],
+            protocol,
+            Vec::new(),
+            &mut reply,
+        )
     }
 
     /// Answers `POST git-upload-pack`. `encoding` is the request's `Content-Encoding` header: git compresses large
@@ -165,9 +190,10 @@ impl UploadPack {
             }
             command.env("GIT_PROTOCOL", protocol);
         }
-        // One thread a clone: the node has better things to do with its cores.
+        // One thread a clone, and no search for new deltas: those that maintenance found are sent as they are, and the
+        // node has better things to do with its cores.
         command
-            .args(["-c", "pack.threads=1", "-c", "pack.windowMemory=32m"])
+            .args(["-c", "pack.threads=1", "-c", "pack.window=0"])
             .args(["upload-pack", "--strict", "--stateless-rpc"])
             .args(options)
             .arg(".")

@@ -1,4 +1,5 @@
 //! SIGKILL in the middle of writing: what was acknowledged is there, and git finds the repository whole.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 
@@ -29,7 +30,7 @@ fn child_that_is_killed() {
             .unwrap();
         println!("\nlane {} {}", commit.seq, commit.id);
         // Lanes are merged every third commit, and the store is flushed at odd moments.
-        if commit.seq % 3 == 0 {
+        if commit.seq.is_multiple_of(3) {
             let merged = store.lane_range(&commit.id, last_merged(&store)).unwrap();
             let merged = merged.iter().map(|id| store.lane_commit(id).unwrap());
             let draft = draft(&store, &[merged.collect()]);
@@ -38,7 +39,7 @@ fn child_that_is_killed() {
             store.finalize(&block, &certificate).unwrap();
             println!("\nfinal {} {block}", draft.header.height);
         }
-        if commit.seq % 5 == 0 {
+        if commit.seq.is_multiple_of(5) {
             store.flush().unwrap();
         }
     }

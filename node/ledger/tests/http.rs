@@ -1,4 +1,5 @@
 //! A clone over HTTP by stock git, through a server as small as can be.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

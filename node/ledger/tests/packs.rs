@@ -1,4 +1,5 @@
 //! Hostile packs: bounded while they are read, and all or nothing.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 
@@ -234,12 +235,14 @@ fn lane_commit_that_does_not_continue_its_parent() {
     }
 }
 
+type Change = fn(&mut BlockDraft);
+
 #[test]
 fn block_with_something_changed() {
     let mut net = Net::new(2);
     let commit = net.append(0, 2);
     let honest = draft(&net.stores[0], &[vec![commit.clone()]]);
-    let changes: [(&str, fn(&mut BlockDraft)); 9] = [
+    let changes: [(&str, Change); 9] = [
         ("other receipts", |d| d.receipts.clear()),
         ("wrong lane or sequence", |d| d.header.lanes[0].to = 2),
         ("range is empty", |d| d.header.lanes[0].from = 2),

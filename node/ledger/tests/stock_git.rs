@@ -1,4 +1,5 @@
 //! Stock git and ssh-keygen read what we write.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The store between calls: reopening, marks, forks, finality, packs at rest.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

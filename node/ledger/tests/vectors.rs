@@ -3,6 +3,7 @@
 //!
 //! `INSTAR_BLESS=1` writes the files anew. Do that only before a format's first release: afterwards a difference is a
 //! broken format.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

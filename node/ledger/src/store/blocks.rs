@@ -207,6 +207,14 @@ impl Store {
     }
 }
 
+/// The head that a tip stands on.
+pub(super) fn parent_of_tip(objects: &Objects, tip: &Oid) -> Result<Oid, StoreError> {
+    let bytes = objects.read(tip, Kind::Commit)?;
+    grammar::read_tip_parent(&bytes)
+        .map(|(parent, _)| parent)
+        .map_err(|source| StoreError::Grammar { id: *tip, source })
+}
+
 /// The block ids of a trunk by height, genesis first, by walking first parents.
 pub(super) fn walk_trunk(objects: &Objects, head: Oid) -> Result<Vec<Oid>, StoreError> {
     let mut out = vec![head];

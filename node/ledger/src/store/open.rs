@@ -118,10 +118,14 @@ impl Store {
                 .iter()
                 .find_map(|name| repo.refname_to_id(name).ok().and_then(our_id))
         };
-        let head = find([TRUNK_REF, "refs/remotes/origin/trunk"])
-            .ok_or_else(|| not_a_ledger(path, "it has no branch trunk"))?;
         let tip = find([TIP_REF, "refs/remotes/origin/tip"]);
+        let trunk = find([TRUNK_REF, "refs/remotes/origin/trunk"]);
         let objects = Objects::new(repo);
+        // The tip is authoritative: its parent is the head, even if the trunk was read a moment before it moved.
+        let head = match tip {
+            Some(tip) => blocks::parent_of_tip(&objects, &tip)?,
+            None => trunk.ok_or_else(|| not_a_ledger(path, "it has no branch trunk"))?,
+        };
         let trunk = blocks::walk_trunk(&objects, head)?;
         Self::assemble(path, objects, trunk, tip)
     }

@@ -189,7 +189,7 @@ impl Net {
                 .unwrap();
             for j in (0..nodes).filter(|j| *j != i) {
                 let imported = self.stores[j].import_pack(&pack, 4 << 20).unwrap();
-                assert_eq!(imported.lane_commits, [commit.clone()]);
+                assert_eq!(imported.lane_commits, std::slice::from_ref(&commit));
                 self.stores[j].set_lane(&commit.lane, &commit.id).unwrap();
             }
             merged.push(vec![commit]);
