@@ -59,6 +59,8 @@ pub(crate) struct App<H> {
     pub growing: Option<Growing>,
     /// Tells repetitions of a stream apart.
     pub streams: u64,
+    /// The engine could not read its write-ahead log, or not repeat what it says.
+    pub log_failed: bool,
 }
 
 impl<H: Host> App<H> {

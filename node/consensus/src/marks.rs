@@ -24,6 +24,9 @@ const SLOT_BYTES: usize = BODY_BYTES + 32;
 /// The name of the file in the marks folder.
 pub const FILE_NAME: &str = "consensus.mark";
 
+/// No round goes this far, so a mark at this round says that nothing more is signed at its height.
+const SEALED: u32 = u32::MAX;
+
 /// The three things a validator signs in a round, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
@@ -142,6 +145,7 @@ impl Marks {
         };
         std::fs::create_dir_all(dir).map_err(io)?;
         if path.exists() {
+            // Whoever calls this could not read it; a person may want to.
             std::fs::rename(&path, path.with_extension("mark.unreadable")).map_err(io)?;
         }
         // Whole before it has its name: a half-written new file would look like a lost mark.
@@ -154,8 +158,7 @@ impl Marks {
             .truncate(true)
             .mode(0o600);
         let file = options.open(&new).map_err(io)?;
-        // With the last round there is, every message at `height` itself is behind the mark.
-        let round = if height == 0 { 0 } else { u32::MAX };
+        let round = if height == 0 { 0 } else { SEALED };
         let mut marks = Self {
             path: path.clone(),
             key,
@@ -180,6 +183,23 @@ impl Marks {
         (self.mark.height, self.mark.round)
     }
 
+    /// Whether nothing more may be signed at the height of the mark.
+    pub fn is_sealed(&self) -> bool {
+        self.mark.round == SEALED
+    }
+
+    /// Signs nothing more up to this height, durably: what this validator is locked on there is no longer known.
+    pub fn seal(&mut self, height: u64) -> Result<(), MarkError> {
+        let height = height.max(self.mark.height);
+        let counter = self.mark.counter + 1;
+        self.write(Mark {
+            counter,
+            height,
+            round: SEALED,
+            signed: [None; 3],
+        })
+    }
+
     /// Notes durably that `what` is about to be signed, and returns what to sign: if something was signed at this very
     /// height, round and step before, it is that again, whatever is asked for.
     pub fn advance(
@@ -198,7 +218,7 @@ impl Marks {
             last_round,
         };
         let mut mark = self.mark;
-        if (height, round) < self.last() {
+        if (height, round) < self.last() || (self.is_sealed() && height == last_height) {
             return Err(behind);
         }
         if (height, round) > self.last() {
@@ -387,6 +407,7 @@ mod tests {
             }
         ));
         drop(marks);
+        assert!(open(dir.path()).is_sealed());
         assert_eq!(
             open(dir.path()).advance(41, 0, Step::Prevote, NIL).unwrap(),
             NIL

@@ -105,13 +105,32 @@ pub async fn run_with_events<H: Host>(
             standing,
         };
         let ended = session.run(host, log, start, &mut stop).await?;
-        let Some((host_back, log_back, start_back)) = ended else {
+        let Some(Ended {
+            host: host_back,
+            log: log_back,
+            at,
+            without_log,
+        }) = ended
+        else {
             return Ok(());
         };
-        (host, log, start) = (host_back, log_back, start_back);
+        (host, log, start) = (host_back, log_back, at);
         engine::wait_for_wal(&config).await?;
-        standing = Standing::open(&config, start.height)?;
+        standing = if without_log {
+            Standing::without_log(&config, start.height)?
+        } else {
+            Standing::open(&config, start.height)?
+        };
     }
+}
+
+/// What the next session goes on with.
+struct Ended<H> {
+    host: H,
+    log: ProposalLog,
+    at: Start,
+    /// The engine could not use its write-ahead log; the next session follows at first.
+    without_log: bool,
 }
 
 /// One life of the engine.
@@ -123,14 +142,15 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Nothing if it was told to stop; what the next session needs if this one only followed and may sign now.
+    /// Nothing if it was told to stop; what the next session needs if this one only followed and may sign now, or can
+    /// only follow.
     async fn run<H: Host>(
         self,
         host: H,
         log: ProposalLog,
         start: Start,
         stop: &mut watch::Receiver<bool>,
-    ) -> Result<Option<(H, ProposalLog, Start)>, RunError> {
+    ) -> Result<Option<Ended<H>>, RunError> {
         let Self {
             config,
             work,
@@ -186,6 +206,7 @@ impl Session<'_> {
             pending: BTreeMap::new(),
             growing: None,
             streams: 0,
+            log_failed: false,
         };
         let result = loop {
             if let Some(Some(until)) = follow
@@ -230,8 +251,22 @@ impl Session<'_> {
                 _ = &mut handle.handle => break Err(RunError::Stopped),
             }
         };
+        // The engine's last words may still be unread.
+        while let Ok(event) = engine_events.try_recv() {
+            app.observe(event);
+        }
         end(channels, handle).await;
-        Ok(result?.then_some((app.host, app.log, app.at)))
+        let without_log = app.log_failed;
+        let again = match result {
+            Err(RunError::Stopped) if without_log => true,
+            other => other?,
+        };
+        Ok(again.then_some(Ended {
+            host: app.host,
+            log: app.log,
+            at: app.at,
+            without_log,
+        }))
     }
 }
 

@@ -44,14 +44,30 @@ impl Standing {
         };
         let (marked, _) = marks.last();
         let fits = marked < height
-            || (marked == height && logged_height(&config.wal_dir)? == Some(height));
+            || (marked == height
+                && !marks.is_sealed()
+                && logged_height(&config.wal_dir)? == Some(height));
         if fits {
             Ok(Self::Signs(marks))
         } else {
-            Ok(Self::Follows {
-                until: Some(marked + 1),
-            })
+            Self::seal(marks, marked)
         }
+    }
+
+    /// The write-ahead log of this height can't be used.
+    pub(crate) fn without_log(config: &Config, height: u64) -> Result<Self, RunError> {
+        match Marks::open(&config.marks_dir, config.key.public())? {
+            Found::Mark(marks) => Self::seal(marks, height),
+            Found::Missing | Found::Unreadable => Ok(Self::Follows { until: None }),
+        }
+    }
+
+    /// Durable, because a follower's engine empties the write-ahead log: a restart would take it for a fresh one.
+    fn seal(mut marks: Box<Marks>, height: u64) -> Result<Self, RunError> {
+        marks.seal(height)?;
+        Ok(Self::Follows {
+            until: Some(marks.last().0 + 1),
+        })
     }
 }
 
@@ -93,4 +109,109 @@ pub(crate) async fn highest_head<H: Host>(
     }
     let quorum = u128::from(power) * 3 > u128::from(app.members.total_voting_power()) * 2;
     (quorum || missing == 0).then_some(highest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Timeouts;
+    use crate::marks::{FILE_NAME, Step, What};
+    use instar_attest::{ChainId, SecretKey};
+
+    const NIL: What = What {
+        block: None,
+        pol_round: -1,
+    };
+
+    fn config(dir: &Path) -> Config {
+        Config {
+            chain: ChainId::from_bytes([1; 32]),
+            key: SecretKey::from_seed(&[1; 32]),
+            network_seed: [2; 32],
+            listen: "/ip4/127.0.0.1/tcp/0".parse().unwrap(),
+            peers: Vec::new(),
+            wal_dir: dir.join("wal"),
+            marks_dir: dir.join("marks"),
+            moniker: "test".into(),
+            timeouts: Timeouts::default(),
+        }
+    }
+
+    /// Signs at a height, with the write-ahead log of that height beside it.
+    fn sign(config: &Config, height: u64) {
+        let Standing::Signs(mut marks) = Standing::open(config, height).unwrap() else {
+            panic!()
+        };
+        marks.advance(height, 0, Step::Prevote, NIL).unwrap();
+        log(config, height);
+    }
+
+    fn log(config: &Config, height: u64) {
+        std::fs::create_dir_all(&config.wal_dir).unwrap();
+        malachite_wal::Log::open(config.wal_dir.join(WAL_NAME))
+            .unwrap()
+            .reset(height)
+            .unwrap();
+    }
+
+    fn follows(standing: Result<Standing, RunError>) -> Option<u64> {
+        match standing.unwrap() {
+            Standing::Follows { until } => until,
+            Standing::Signs(marks) => panic!("signs from {:?}", marks.last()),
+        }
+    }
+
+    #[test]
+    fn a_crash_in_mid_height_goes_on_signing() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        sign(&config, 1);
+        assert!(matches!(Standing::open(&config, 1), Ok(Standing::Signs(_))));
+        assert!(matches!(Standing::open(&config, 2), Ok(Standing::Signs(_))));
+    }
+
+    #[test]
+    fn a_restored_ledger_follows_past_its_mark() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        sign(&config, 1);
+        sign(&config, 9);
+        assert_eq!(follows(Standing::open(&config, 4)), Some(10));
+        // The follower's engine resets the log at every height; a restart must not mistake it for the lost one.
+        log(&config, 9);
+        assert_eq!(follows(Standing::open(&config, 9)), Some(10));
+        assert!(matches!(
+            Standing::open(&config, 10),
+            Ok(Standing::Signs(_))
+        ));
+    }
+
+    #[test]
+    fn a_lost_log_follows_past_its_height() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        sign(&config, 1);
+        std::fs::remove_dir_all(&config.wal_dir).unwrap();
+        assert_eq!(follows(Standing::open(&config, 1)), Some(2));
+    }
+
+    #[test]
+    fn a_broken_log_follows_past_its_height() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        sign(&config, 1);
+        assert_eq!(follows(Standing::without_log(&config, 5)), Some(6));
+        log(&config, 5);
+        assert_eq!(follows(Standing::open(&config, 5)), Some(6));
+    }
+
+    #[test]
+    fn a_lost_or_unreadable_mark_follows_until_somebody_is_heard() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        assert_eq!(follows(Standing::open(&config, 7)), None);
+        sign(&config, 1);
+        std::fs::write(config.marks_dir.join(FILE_NAME), b"torn").unwrap();
+        assert_eq!(follows(Standing::open(&config, 1)), None);
+    }
 }

@@ -60,6 +60,16 @@ impl<H: Host> App<H> {
     pub(crate) fn observe(&mut self, event: EngineEvent<Ctx>) {
         let message = match event {
             EngineEvent::Received(message) | EngineEvent::Published(message) => message,
+            EngineEvent::WalCorrupted(error) => {
+                tracing::error!(%error, "the write-ahead log can't be read");
+                self.log_failed = true;
+                return;
+            }
+            EngineEvent::WalReplayError(error) => {
+                tracing::error!(%error, "the write-ahead log can't be repeated");
+                self.log_failed = true;
+                return;
+            }
             _ => return,
         };
         match message {

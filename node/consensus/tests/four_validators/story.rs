@@ -359,17 +359,41 @@ fn lose_and_follow() {
         "it never signed again"
     );
 
+    // A write-ahead log that is broken in mid-height: the fourth votes alone, and what it wrote is damaged.
+    house.validators[3].order("run 41");
+    house.validators[3].wait("nil 41 ", PATIENCE);
+    std::thread::sleep(Duration::from_millis(200));
+    house.validators[3].kill();
+    let path = folder.join("wal/consensus.wal");
+    let mut wal = std::fs::read(&path).unwrap();
+    *wal.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, wal).unwrap();
+    house.validators[3] = house.start(3, 0);
+    assert_eq!(
+        house.validators[3].wait("following", PATIENCE),
+        "following Some(42)"
+    );
+    house.order("run 41");
+    house.wait("decided 41 ");
+    // It signs again from 42 on, where it is not idle: a new engine always begins a round.
+    house.validators[3].wait("round 42 ", PATIENCE);
+    assert_eq!(
+        signs(&house, 41, 41, 3),
+        [0; 0],
+        "it signed without knowing its lock"
+    );
+
     house.validators[3].kill();
     std::fs::remove_dir_all(folder.join("marks")).unwrap();
     house.validators[3] = house.start(3, 0);
-    house.validators[3].wait("start 40", PATIENCE);
+    house.validators[3].wait("start 41", PATIENCE);
     assert_eq!(
         house.validators[3].wait("following", PATIENCE),
         "following None"
     );
     assert_eq!(
         house.validators[3].wait("following", PATIENCE),
-        "following Some(43)"
+        "following Some(44)"
     );
     house.order("run 60");
     house.wait("decided 60 ");
@@ -380,7 +404,7 @@ fn lose_and_follow() {
         "it signed what it may have signed before"
     );
     assert!(
-        !signs(&house, 43, 59, 3).is_empty(),
+        !signs(&house, 44, 59, 3).is_empty(),
         "it never signed again"
     );
     house.verify(60);
