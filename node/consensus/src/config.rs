@@ -50,11 +50,13 @@ pub struct Config {
     pub chain: ChainId,
     /// The consensus key. Its public half is the validator's identity; a node whose key is in no set follows.
     pub key: SecretKey,
-    /// The seed of the swarm's own Ed25519 key, which names the peer and signs nothing of the chain.
+    /// The secret that the swarm's own Ed25519 keys come from, one each start. They name the peer and sign nothing of the
+    /// chain.
     pub network_seed: [u8; 32],
     /// Where to listen, such as `/ip4/127.0.0.1/tcp/27000`. Nothing else is opened.
     pub listen: Multiaddr,
-    /// The peers to stay connected with, each with the address it listens on. No others are looked for.
+    /// The peers to stay connected with: the addresses they listen on, without `/p2p/…`, since a peer's name is new at
+    /// each start. No others are looked for.
     pub peers: Vec<Multiaddr>,
     /// For the write-ahead log and the undecided proposals.
     pub wal_dir: PathBuf,

@@ -2,7 +2,8 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytesize::ByteSize;
 use malachite_app::config::NodeConfig;
@@ -34,8 +35,8 @@ const WAL_TIMEOUT: Duration = Duration::from_secs(5);
 const WAL_PAUSE: Duration = Duration::from_millis(20);
 /// Rounds grow longer up to here.
 const MAX_TIMEOUT: Duration = Duration::from_secs(10);
-/// The name of the network key while a validator only follows.
-const FOLLOWER_DOMAIN: &str = "instar/follower-network/v1";
+/// The domain of the network key of one session.
+const SESSION_DOMAIN: &str = "instar/network-session/v1";
 /// An address that is in no set: no signature of a key of small order is ever accepted.
 const NOBODY: [u8; 32] = [0; 32];
 
@@ -151,6 +152,22 @@ pub(crate) async fn wait_for_wal(config: &Config) -> Result<(), RunError> {
     }
 }
 
+/// Every session has a network key of its own. A peer that still sees the connection of a session before (a machine
+/// that lost power closes nothing) would take a second one of the same name for more of the same, and never tell it
+/// what it subscribes to: the new session would hear everything and reach nobody.
+fn session_seed(config: &Config) -> [u8; 32] {
+    static SESSIONS: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_nanos();
+    let mut bytes = config.network_seed.to_vec();
+    bytes.extend(now.to_be_bytes());
+    bytes.extend(std::process::id().to_be_bytes());
+    bytes.extend(SESSIONS.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+    *Digest::tagged(SESSION_DOMAIN, &bytes).as_bytes()
+}
+
 /// Starts the engine: with a signer as a validator, without one as somebody who only follows.
 pub(crate) async fn open(
     config: &Config,
@@ -158,12 +175,7 @@ pub(crate) async fn open(
     verifier: &Strict,
     wire: Wire,
 ) -> Result<(Channels<Ctx>, EngineHandle), RunError> {
-    // Who starts to sign comes back under another name: peers that still see the connection of before would take a
-    // second one of the same name for more of the same, and never tell it what they subscribe to.
-    let seed = match signer {
-        Some(_) => config.network_seed,
-        None => *Digest::tagged(FOLLOWER_DOMAIN, &config.network_seed).as_bytes(),
-    };
+    let seed = session_seed(config);
     let keypair = Keypair::ed25519_from_bytes(seed).map_err(|_| RunError::NetworkKey)?;
     let failed = |e: &dyn std::fmt::Display| RunError::Engine(format!("{e:#}"));
     let verifier = Box::new(verifier.clone());
