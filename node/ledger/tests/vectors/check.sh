@@ -3,7 +3,7 @@
 # certificate. Ends with a non-zero status at the first thing that does not hold.
 set -euo pipefail
 cd "$(dirname "$0")"
-for tool in git ssh-keygen openssl python3 xxd; do
+for tool in git jq openssl python3 ssh-keygen xxd; do
   command -v "$tool" >/dev/null || { echo "$tool is missing: install it with your system's package manager" >&2; exit 1; }
 done
 work=$(mktemp -d)
@@ -72,3 +72,14 @@ for n in 0 1 2; do
   power=$((power + 1))
 done
 same "$((power * 3 > 4 * 2))" 1 "certificate: $power of 4"
+
+# The same as the format's page tells it, run from the page, in a clone of the vectors as a repository.
+git --git-dir="$work/git" symbolic-ref HEAD refs/heads/trunk
+git --git-dir="$work/git" update-ref refs/heads/trunk "$(id block)"
+git --git-dir="$work/git" update-ref refs/heads/tip "$(id tip)"
+git clone -q "$work/git" "$work/clone"
+git -C "$work/clone" fsck --strict
+page=$PWD/../../../../docs/formats/ledger.md
+sed -n '/^### Checking a certificate/,/^## /p' "$page" | sed -n '/^```$/,/^```$/p' | grep -v '^```' >"$work/page.sh"
+verified=$(cd "$work/clone" && bash -euo pipefail "$work/page.sh" | grep -c "Signature Verified Successfully")
+same "$verified" 3 "signatures verified as the page tells it"
