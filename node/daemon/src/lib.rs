@@ -1,1 +1,17 @@
-//! The node: where the adapters meet
+//! The node: the one place where adapters meet.
+//!
+//! It knows no rule of its own: rules live in `chain`, bytes in `ledger`, finality in `consensus`. Here they are run.
+
+pub mod api;
+pub mod core;
+pub mod home;
+pub mod log;
+pub mod rehearse;
+pub mod run;
+
+mod gossip;
+mod host;
+mod index;
+mod node;
+mod supervised;
+mod upgrade;

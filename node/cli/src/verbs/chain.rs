@@ -1,0 +1,107 @@
+//! `instar chain`: look at a chain through a node.
+
+use anyhow::Result;
+use instar_ledger::ReceiptLine;
+use instar_node::api::types::Status;
+
+use super::NodeArgs;
+use crate::exit::facts;
+
+/// Blocks that `log` shows unless asked for more.
+const DEFAULT_LOG: u64 = 10;
+
+#[derive(clap::Subcommand)]
+pub enum Verb {
+    /// Say where the chain stands
+    Status(StatusArgs),
+    /// Show the newest blocks
+    Log(LogArgs),
+    /// Check a clone: every byte, signature and certificate, and the native rules, from genesis on; offline
+    Verify(VerifyArgs),
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "Example: instar chain status --node http://127.0.0.1:8080 --json")]
+pub struct StatusArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "Example: instar chain verify ledger")]
+pub struct VerifyArgs {
+    /// A clone, made by stock git
+    path: std::path::PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "Example: instar chain log -n 3")]
+pub struct LogArgs {
+    /// How many blocks
+    #[arg(short, default_value_t = DEFAULT_LOG)]
+    n: u64,
+    /// Print JSON, one block a line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+/// Runs the verb.
+pub fn run(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Status(args) => facts(args.json, &args.node.client()?.status()?, words),
+        Verb::Log(args) => log(&args),
+        Verb::Verify(args) => super::audit::verify(&args.path, args.json),
+    }
+}
+
+fn words(s: &Status) -> String {
+    let mut text = format!(
+        "chain    {}\nheight   {} ({})\nnode     {} \"{}\", pid {}\nrelease  {}\npeers    {} on the data swarm\npending  {} entries",
+        s.chain,
+        s.height,
+        s.head,
+        s.name,
+        s.codename,
+        s.pid,
+        s.release.as_deref().unwrap_or("not supervised"),
+        s.data_peers,
+        s.pending
+    );
+    for (rule, count) in &s.nil_prevotes {
+        text += &format!("\nnil prevotes: {count} × {rule}");
+    }
+    text
+}
+
+fn log(args: &LogArgs) -> Result<()> {
+    let client = args.node.client()?;
+    let height = client.status()?.height;
+    for h in (height.saturating_sub(args.n) + 1..=height).rev() {
+        let Some(block) = client.block(h)? else { continue };
+        facts(args.json, &block, |b| {
+            let entries = b.receipts.iter().filter(|r| matches!(r, ReceiptLine::Entry(_))).count();
+            let mut text = format!(
+                "block {h} {} · {entries} entries, {} lanes · round {}, {} precommits",
+                b.id,
+                b.header.lanes.len(),
+                b.certificate.round,
+                b.certificate.signatures.len()
+            );
+            for line in &b.receipts {
+                if let ReceiptLine::Event(e) = line {
+                    text += &format!("\n  {} {}", e.event, e.body);
+                }
+            }
+            text
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! The node's HTTP API: loopback unless the configuration says otherwise; writes need the token.
+
+mod git;
+mod read;
+pub mod types;
+mod write;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use types::ApiError;
+
+use crate::node::Shared;
+
+/// The largest request body: an IPFS block, or a batch of entries.
+const MAX_BODY_BYTES: usize = 2 << 20;
+
+/// A refusal with its status.
+pub(crate) struct Refused(StatusCode, ApiError);
+
+impl Refused {
+    pub(crate) fn new(status: StatusCode, error: impl std::fmt::Display) -> Self {
+        Self(status, ApiError { error: error.to_string(), hint: None })
+    }
+    pub(crate) fn hint(mut self, hint: &str) -> Self {
+        self.1.hint = Some(hint.to_owned());
+        self
+    }
+    pub(crate) fn not_found(what: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::NOT_FOUND, what)
+    }
+    pub(crate) fn bad(what: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, what)
+    }
+    pub(crate) fn internal(what: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, what)
+    }
+}
+
+impl From<crate::core::CoreError> for Refused {
+    fn from(e: crate::core::CoreError) -> Self {
+        Self::internal(e)
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.0, axum::Json(self.1)).into_response()
+    }
+}
+
+/// All routes.
+pub(crate) fn router(node: Shared) -> Router {
+    Router::new()
+        .route("/v1/status", get(read::status))
+        .route("/v1/accounts/{key}", get(read::account))
+        .route("/v1/receipts/{id}", get(read::receipt))
+        .route("/v1/blocks/{height}", get(read::block))
+        .route("/v1/rounds/{id}", get(read::round))
+        .route("/v1/upgrades", get(read::upgrades))
+        .route("/v1/upgrades/{id}", get(read::upgrade))
+        .route("/v1/slots/{*slot}", get(read::slot))
+        .route("/v1/allowed-signers", get(read::allowed_signers))
+        .route("/v1/entries", post(write::entries))
+        .route("/v1/statements", post(write::statement))
+        .route("/v1/store/{cid}", post(write::store_block))
+        .route("/v1/pins", post(write::pin))
+        .route("/v1/query/{dapp}", post(write::query))
+        .route("/ipfs/{cid}", get(read::ipfs_block))
+        .route("/ledger.git/info/refs", get(git::info_refs))
+        .route("/ledger.git/HEAD", get(git::head))
+        .route("/ledger.git/git-upload-pack", post(git::upload_pack))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(node)
+}
+
+/// Refuses a write that does not carry the node's token. Compared by digest, so that timing tells nothing.
+pub(crate) fn authorize(node: &Shared, headers: &HeaderMap) -> Result<(), Refused> {
+    let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
+    let digest = |text: &str| instar_attest::Digest::of(text.trim().as_bytes());
+    match given {
+        Some(token) if digest(token) == digest(&node.token) => Ok(()),
+        _ => Err(Refused::new(StatusCode::UNAUTHORIZED, "this call needs the node's write token")
+            .hint("send `Authorization: Bearer TOKEN`; the token stands in the file `token` of the node's home (--token-file)")),
+    }
+}

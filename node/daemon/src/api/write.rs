@@ -1,0 +1,99 @@
+//! Calls that append or store.
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::{Json, http::StatusCode};
+use cid::Cid;
+use instar_ledger::Entry;
+use serde_json::{Value, json};
+
+use super::types::{StatementRequest, Submitted};
+use super::{Refused, authorize};
+use crate::node::{Shared, SubmitError};
+
+/// Entries in one call.
+const MAX_ENTRIES_A_CALL: usize = 1_000;
+
+impl From<SubmitError> for Refused {
+    fn from(e: SubmitError) -> Self {
+        match e {
+            SubmitError::Full => Self::new(StatusCode::SERVICE_UNAVAILABLE, e).hint("the trunk does not keep up or stands still; try again later"),
+            SubmitError::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, e),
+            SubmitError::Core(e) => Self::internal(e),
+        }
+    }
+}
+
+/// Signed entries of any account, one canonical line each. They carry their own authority, so no token is asked for.
+pub(crate) async fn entries(State(node): State<Shared>, body: Bytes) -> Result<Json<Submitted>, Refused> {
+    let lines: Vec<&[u8]> = body.split(|b| *b == b'\n').filter(|l| !l.is_empty()).collect();
+    if lines.len() > MAX_ENTRIES_A_CALL {
+        return Err(Refused::bad(format!("{} entries in one call, at most {MAX_ENTRIES_A_CALL}", lines.len())));
+    }
+    let chain = node.chain;
+    let entries = lines
+        .iter()
+        .map(|line| Entry::parse(line, &chain))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(Refused::bad)?;
+    let ids = entries.iter().map(Entry::id).collect();
+    node.submit(entries).await?;
+    Ok(Json(Submitted { ids }))
+}
+
+/// A statement that the node signs itself.
+pub(crate) async fn statement(State(node): State<Shared>, headers: HeaderMap, body: Bytes) -> Result<Json<Submitted>, Refused> {
+    authorize(&node, &headers)?;
+    let request: StatementRequest = serde_json::from_slice(&body).map_err(Refused::bad)?;
+    let id = node.state_something(&request.topic, request.body).await?;
+    Ok(Json(Submitted { ids: vec![id] }))
+}
+
+/// One IPFS block, stored when it hashes to its CID.
+pub(crate) async fn store_block(State(node): State<Shared>, headers: HeaderMap, Path(cid): Path<String>, body: Bytes) -> Result<Json<Value>, Refused> {
+    authorize(&node, &headers)?;
+    let cid: Cid = cid.parse().map_err(Refused::bad)?;
+    let blocks = node.blocks.clone();
+    tokio::task::spawn_blocking(move || instar_chunks::Blocks::put(&*blocks, &cid, &body))
+        .await
+        .map_err(Refused::internal)?
+        .map_err(Refused::bad)?;
+    Ok(Json(json!({"cid": cid.to_string()})))
+}
+
+/// Keeps a root under a name.
+pub(crate) async fn pin(State(node): State<Shared>, headers: HeaderMap, body: Bytes) -> Result<Json<Value>, Refused> {
+    authorize(&node, &headers)?;
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Pin {
+        cid: String,
+        name: String,
+    }
+    let pin: Pin = serde_json::from_slice(&body).map_err(Refused::bad)?;
+    let cid: Cid = pin.cid.parse().map_err(Refused::bad)?;
+    let blocks = node.blocks.clone();
+    let missing = tokio::task::spawn_blocking(move || {
+        let missing = instar_chunks::missing(&*blocks, &cid, &instar_chunks::Limits::default())?;
+        if missing.is_empty() {
+            blocks.pin(&pin.name, &cid)?;
+        }
+        Ok::<_, instar_chunks::DagError>(missing)
+    })
+    .await
+    .map_err(Refused::internal)?
+    .map_err(Refused::bad)?;
+    if let Some(first) = missing.first() {
+        return Err(Refused::bad(format!("{} blocks of {cid} are not here, {first} among them", missing.len()))
+            .hint("store every block before the pin"));
+    }
+    Ok(Json(json!({"pinned": cid.to_string()})))
+}
+
+/// A question to a dapp: answered from the newest final state, no write possible.
+pub(crate) async fn query(State(node): State<Shared>, Path(dapp): Path<String>, body: Bytes) -> Result<Json<Value>, Refused> {
+    let question: Value = instar_attest::json::from_slice(&body, instar_ledger::MAX_ENTRY_BYTES).map_err(Refused::bad)?;
+    let (height, answer) = node.query(dapp, question).await.map_err(Refused::bad)?;
+    Ok(Json(json!({"label": "final", "height": height, "answer": answer})))
+}

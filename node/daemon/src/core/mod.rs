@@ -1,0 +1,158 @@
+//! What one node knows and may change, behind one lock: the ledger, the state, the dapps, and the lanes not yet merged.
+//!
+//! Everything here is blocking; the loops around it call from threads that may wait.
+
+mod block;
+pub mod open;
+mod lanes;
+mod lookup;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use instar_attest::{ChainId, Digest, PublicKey, SecretKey};
+use instar_chain::StateError;
+use instar_ledger::{Certificate, Lane, LaneCommit, Oid, ReceiptLine, ValidatorSet};
+use instar_runtime::Runtime;
+use instar_state::StateStore;
+
+use crate::index::{Index, IndexError};
+
+pub use block::Refusal;
+pub use lanes::{LaneMessage, MAX_LANE_MESSAGE_BYTES};
+
+/// What can go wrong inside a node, apart from a proposal that is merely refused.
+#[derive(Debug, thiserror::Error)]
+pub enum CoreError {
+    /// The git store.
+    #[error("the ledger: {0}")]
+    Ledger(String),
+    /// The state store, or a value in it.
+    #[error("the state: {0}")]
+    State(#[from] StateError),
+    /// The receipt index.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// Something that a peer sent.
+    #[error("refused: {0}")]
+    Refused(String),
+}
+
+impl From<instar_state::StoreError> for CoreError {
+    fn from(e: instar_state::StoreError) -> Self {
+        Self::State(e.into())
+    }
+}
+
+pub(crate) fn ledger_error(e: impl std::fmt::Display) -> CoreError {
+    CoreError::Ledger(e.to_string())
+}
+
+/// The unmerged end of one lane, every commit of it verified.
+#[derive(Default, Clone)]
+pub(crate) struct Tail {
+    pub commits: Vec<Arc<LaneCommit>>,
+}
+
+/// A block whose merge test this node ran itself, and what it found.
+pub(crate) struct Tested {
+    pub writes: instar_chain::Writes,
+    pub receipts: Vec<ReceiptLine>,
+    pub ranges: Vec<instar_ledger::LaneRange>,
+    pub time_ms: u64,
+    pub validators: ValidatorSet,
+}
+
+/// The head of the trunk as this node has it.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// Height of the newest final block; 0 is the genesis.
+    pub height: u64,
+    /// Its id.
+    pub block: Oid,
+    /// Its time.
+    pub time_ms: u64,
+    /// The validators of the next height.
+    pub validators: ValidatorSet,
+    /// What made it final; none for the genesis.
+    pub certificate: Option<Certificate>,
+}
+
+/// The node's own keys that the core signs with.
+pub struct OwnKeys {
+    /// Signs lane commits.
+    pub lane: SecretKey,
+    /// Signs the node's statements.
+    pub account: SecretKey,
+    /// Names the node as proposer.
+    pub consensus: PublicKey,
+}
+
+/// One node's knowledge.
+pub struct Core {
+    pub(crate) chain: ChainId,
+    pub(crate) genesis_block: Oid,
+    pub(crate) ledger: instar_ledger::Store,
+    pub(crate) state: Arc<StateStore>,
+    pub(crate) dapps: Runtime,
+    pub(crate) index: Index,
+    pub(crate) keys: OwnKeys,
+    pub(crate) own_lane: Lane,
+    pub(crate) tails: BTreeMap<Lane, Tail>,
+    pub(crate) head: Head,
+    pub(crate) tested: BTreeMap<Oid, Tested>,
+    /// Dapps that this node could not run, or saw answer otherwise than the proposer, at the height under way.
+    pub(crate) trouble: BTreeSet<String>,
+    /// Entries that are in a lane or on the trunk, so that a client's second try is not appended twice.
+    pub(crate) pending_ids: BTreeSet<Digest>,
+    /// Nil prevotes by reason.
+    pub(crate) nil: BTreeMap<String, u64>,
+    pub(crate) last_nil: Option<String>,
+}
+
+impl Core {
+    /// The newest final block.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// The chain.
+    pub fn chain(&self) -> ChainId {
+        self.chain
+    }
+
+    /// The state store, for readers that should not hold the lock.
+    pub fn state(&self) -> Arc<StateStore> {
+        Arc::clone(&self.state)
+    }
+
+    /// The account that this node signs statements with.
+    pub fn account(&self) -> PublicKey {
+        self.keys.account.public()
+    }
+
+    /// The ledger.
+    pub fn ledger(&self) -> &instar_ledger::Store {
+        &self.ledger
+    }
+
+    /// Writes what waits into git, so that stock git sees it.
+    pub fn flush(&mut self) -> Result<(), CoreError> {
+        self.ledger.flush().map_err(ledger_error)
+    }
+
+    /// The dapps.
+    pub fn dapps(&mut self) -> &mut Runtime {
+        &mut self.dapps
+    }
+
+    /// The receipt index.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Nil prevotes by reason, and the newest reason in full.
+    pub fn nil_prevotes(&self) -> (BTreeMap<String, u64>, Option<String>) {
+        (self.nil.clone(), self.last_nil.clone())
+    }
+}

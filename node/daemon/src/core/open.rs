@@ -1,0 +1,119 @@
+//! Opening a node's stores, and bringing them to one height.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use instar_attest::Purpose;
+use instar_ledger::store::OpenOptions;
+use instar_ledger::{Certificate, DeviceId, Genesis, Lane, Store};
+use instar_runtime::Runtime;
+use instar_state::StateStore;
+
+use super::{Core, CoreError, Head, OwnKeys, ledger_error};
+use crate::home::{Home, HomeError};
+use crate::index::Index;
+
+/// Why a node can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The home folder.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// A store.
+    #[error(transparent)]
+    Core(#[from] CoreError),
+    /// The genesis can't be carried out.
+    #[error("the genesis: {0}")]
+    Genesis(String),
+}
+
+/// Makes the ledger and the state of a new home from a genesis.
+pub fn create(home: &Home, genesis: &Genesis) -> Result<instar_attest::ChainId, OpenError> {
+    home.create()?;
+    let (mut store, chain) = Store::create_with(&home.ledger(), genesis, &options(&home.marks())).map_err(ledger_error)?;
+    store.begin_incarnation(&own_lane(home)?).map_err(ledger_error)?;
+    let writes = instar_chain::genesis_writes(genesis, &chain).map_err(|e| OpenError::Genesis(e.to_string()))?;
+    let state = StateStore::open(&home.state()).map_err(CoreError::from)?;
+    state.init(chain.into(), &writes).map_err(CoreError::from)?;
+    Ok(chain)
+}
+
+impl Core {
+    /// Opens a home that has a chain.
+    pub fn open(home: &Home, runtime: Runtime) -> Result<Self, OpenError> {
+        let ledger = Store::open_with(&home.ledger(), &options(&home.marks())).map_err(ledger_error)?;
+        let state = Arc::new(StateStore::open(&home.state()).map_err(CoreError::from)?);
+        let index = Index::open(&home.index()).map_err(CoreError::from)?;
+        let chain = *ledger.chain();
+        let genesis_block = instar_ledger::Oid::from_bytes(*chain.as_bytes());
+        let lane = home.key(Purpose::Lane)?;
+        let own_lane = own_lane(home)?;
+        let keys = OwnKeys { lane, account: home.key(Purpose::Account)?, consensus: home.key(Purpose::Consensus)?.public() };
+        let head = read_head(&ledger, &state, genesis_block)?;
+        let mut core = Self {
+            chain,
+            genesis_block,
+            ledger,
+            state,
+            dapps: runtime,
+            index,
+            keys,
+            own_lane,
+            tails: Default::default(),
+            head,
+            tested: Default::default(),
+            trouble: Default::default(),
+            pending_ids: Default::default(),
+            nil: Default::default(),
+            last_nil: None,
+        };
+        core.repair()?;
+        core.load_tails()?;
+        core.trim_tails(&[]);
+        Ok(core)
+    }
+
+    /// The state's head is the truth; refs and the receipt index are brought up to it after a crash.
+    fn repair(&mut self) -> Result<(), CoreError> {
+        if let Some(certificate) = &self.head.certificate {
+            let (height, _) = self.ledger.head();
+            if height != self.head.height {
+                tracing::warn!(height, state = self.head.height, "the refs lag behind the state after a crash, moving them");
+                self.ledger.finalize(&self.head.block, certificate).map_err(ledger_error)?;
+            }
+        }
+        for height in self.index.done()? + 1..=self.head.height {
+            let Some(id) = self.ledger.block_at(height) else { break };
+            let block = self.ledger.read_block(&id).map_err(ledger_error)?;
+            self.index.add(height, &block.receipts)?;
+        }
+        Ok(())
+    }
+}
+
+fn options(marks: &Path) -> OpenOptions {
+    OpenOptions { lane_mark: Some(marks.join("lane")) }
+}
+
+/// The lane of the home's own device, in its first incarnation.
+fn own_lane(home: &Home) -> Result<Lane, HomeError> {
+    Ok(Lane { device: DeviceId::of(&home.key(Purpose::Lane)?.public()), incarnation: 1 })
+}
+
+fn read_head(ledger: &Store, state: &StateStore, genesis_block: instar_ledger::Oid) -> Result<Head, CoreError> {
+    let validators = instar_chain::query::validator_set(&state.view()?)?;
+    match state.head()? {
+        Some(head) if head.height > 0 => {
+            let certificate = Certificate::from_bytes(&head.certificate).map_err(ledger_error)?;
+            let block = ledger.read_block(&head.block).map_err(ledger_error)?;
+            Ok(Head {
+                height: head.height,
+                block: head.block,
+                time_ms: block.header.time_ms,
+                validators,
+                certificate: Some(certificate),
+            })
+        }
+        _ => Ok(Head { height: 0, block: genesis_block, time_ms: ledger.genesis().time_ms, validators, certificate: None }),
+    }
+}

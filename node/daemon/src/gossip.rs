@@ -1,0 +1,76 @@
+//! Lanes between nodes: what this node appends goes out at once, and again until a block has merged it.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::core::CoreError;
+use crate::node::{Batch, Shared, now_ms};
+
+/// The data swarm's topic for lane messages.
+pub(crate) const LANES_TOPIC: &str = "instar/lanes/v1";
+/// How long entries are gathered into one lane commit.
+const BATCH_WINDOW: Duration = Duration::from_millis(4);
+/// Entries of one lane commit at most.
+const MAX_BATCH: usize = 1_000;
+/// How often an unmerged end is sent again, for peers that were away.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Gathers entries into lane commits.
+pub(crate) async fn lane_loop(node: Shared, mut queue: mpsc::Receiver<Batch>) {
+    while let Some(first) = queue.recv().await {
+        tokio::time::sleep(BATCH_WINDOW).await;
+        let (mut entries, mut waiting) = (first.entries, vec![first.done]);
+        while entries.len() < MAX_BATCH {
+            let Ok(next) = queue.try_recv() else { break };
+            entries.extend(next.entries);
+            waiting.push(next.done);
+        }
+        let appended = node.with_core(move |core| core.append(&entries, now_ms() / 1000)).await;
+        match appended {
+            Ok(message) => {
+                waiting.into_iter().for_each(|w| drop(w.send(Ok(()))));
+                node.tell_peers(message).await;
+            }
+            Err(e) => {
+                tracing::error!(error = %e, "entries could not be appended to the lane");
+                let why = e.to_string();
+                waiting.into_iter().for_each(|w| drop(w.send(Err(CoreError::Ledger(why.clone())))));
+            }
+        }
+    }
+}
+
+/// Takes in what peers send.
+pub(crate) async fn receive_loop(node: Shared) {
+    let mut messages = node.peer.subscribe(LANES_TOPIC);
+    while let Some(instar_ipfs::Message { peer, bytes }) = messages.recv().await {
+        let received = node.with_core(move |core| core.receive_lane(&bytes)).await;
+        match received {
+            Ok(true) => node.work.notify(),
+            Ok(false) => {}
+            Err(e) => tracing::warn!(%peer, error = %e, "a lane message was refused"),
+        }
+    }
+}
+
+/// Sends the own unmerged end again, and wakes consensus when a transition has become due.
+pub(crate) async fn again_loop(node: Shared) {
+    let mut tick = tokio::time::interval(AGAIN);
+    let mut last_height = 0;
+    loop {
+        tick.tick().await;
+        let height = node.height();
+        // A trunk that moves merges the lane by itself.
+        if height == last_height {
+            match node.with_core(|core| core.own_lane_message()).await {
+                Ok(message) => node.tell_peers(message).await,
+                Err(e) => tracing::warn!(error = %e, "the own lane can't be packed"),
+            }
+        }
+        last_height = height;
+        if node.with_core(|core| core.has_work(now_ms())).await.unwrap_or(true) {
+            node.work.notify();
+        }
+    }
+}

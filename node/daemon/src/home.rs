@@ -1,0 +1,208 @@
+//! A node's home folder: where everything of one node lies, and its configuration file.
+//!
+//! ```text
+//! node.json        addresses, peers, timings
+//! token            the API's write token, mode 0600
+//! keys/            one file a purpose
+//! ledger.git/      the chain, a bare SHA-256 git repository
+//! state.redb       the authenticated state
+//! index.redb       where each entry's receipt stands; can be deleted, is made again
+//! blocks.redb      IPFS blocks
+//! images/          dapp images, unpacked and checked
+//! staged/          releases that were fetched and verified
+//! wal/             the consensus write-ahead log
+//! marks/           high-water marks: never part of a backup
+//! upgrader/        the upgrader's own folder
+//! ```
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use instar_attest::{Purpose, SecretKey};
+use serde::{Deserialize, Serialize};
+
+/// Bytes of `node.json` that are read at most: a few hundred peers.
+const MAX_CONFIG_BYTES: u64 = 256 << 10;
+
+/// A peer as this node reaches it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerAddress {
+    /// Its name on the ledger.
+    pub name: String,
+    /// Multiaddress of its consensus swarm.
+    pub consensus: String,
+    /// Multiaddress of its data swarm.
+    pub data: String,
+}
+
+/// When the node votes yes by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AutoVoteSetting {
+    /// Never: the operator votes.
+    Off,
+    /// Only where the own build gave the same bytes.
+    #[default]
+    OwnBuild,
+    /// Also where the policy did not ask the own builder: then the attestations of those asked are enough.
+    Attested,
+}
+
+/// `node.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// When the node votes yes by itself.
+    #[serde(default)]
+    pub auto_vote: AutoVoteSetting,
+    /// The validator's name on the ledger.
+    pub name: String,
+    /// Where the HTTP API listens.
+    pub http: SocketAddr,
+    /// Multiaddress where the consensus swarm listens.
+    pub consensus: String,
+    /// Multiaddress where the data swarm listens.
+    pub data: String,
+    /// The other nodes.
+    pub peers: Vec<PeerAddress>,
+}
+
+/// What can be wrong with a home folder.
+#[derive(Debug, thiserror::Error)]
+pub enum HomeError {
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{path}: {why}")]
+    Bad {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Paths of one home.
+#[derive(Debug, Clone)]
+pub struct Home(PathBuf);
+
+impl Home {
+    /// The home at `path`; nothing is touched.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+    /// `node.json`.
+    pub fn config_file(&self) -> PathBuf {
+        self.0.join("node.json")
+    }
+    /// The write token's file.
+    pub fn token_file(&self) -> PathBuf {
+        self.0.join("token")
+    }
+    /// The key file of one purpose.
+    pub fn key_file(&self, purpose: Purpose) -> PathBuf {
+        self.0.join("keys").join(format!("{purpose}.json"))
+    }
+    /// The git repository.
+    pub fn ledger(&self) -> PathBuf {
+        self.0.join("ledger.git")
+    }
+    /// The state's store.
+    pub fn state(&self) -> PathBuf {
+        self.0.join("state.redb")
+    }
+    /// The receipt index.
+    pub fn index(&self) -> PathBuf {
+        self.0.join("index.redb")
+    }
+    /// The block store.
+    pub fn blocks(&self) -> PathBuf {
+        self.0.join("blocks.redb")
+    }
+    /// Unpacked dapp images.
+    pub fn images(&self) -> PathBuf {
+        self.0.join("images")
+    }
+    /// Staged releases.
+    pub fn staged(&self) -> PathBuf {
+        self.0.join("staged")
+    }
+    /// The consensus write-ahead log.
+    pub fn wal(&self) -> PathBuf {
+        self.0.join("wal")
+    }
+    /// High-water marks of what was signed.
+    pub fn marks(&self) -> PathBuf {
+        self.0.join("marks")
+    }
+
+    /// Makes the folders that a node writes into.
+    pub fn create(&self) -> Result<(), HomeError> {
+        for dir in [self.0.clone(), self.0.join("keys"), self.images(), self.staged(), self.wal(), self.marks()] {
+            fs::create_dir_all(&dir).map_err(|source| HomeError::Io { path: dir, source })?;
+        }
+        Ok(())
+    }
+
+    /// Reads `node.json`.
+    pub fn config(&self) -> Result<NodeConfig, HomeError> {
+        let path = self.config_file();
+        let io = |source| HomeError::Io { path: path.clone(), source };
+        let size = fs::metadata(&path).map_err(io)?.len();
+        if size > MAX_CONFIG_BYTES {
+            return Err(HomeError::Bad { path, why: format!("{size} bytes, at most {MAX_CONFIG_BYTES} are read") });
+        }
+        let bytes = fs::read(&path).map_err(io)?;
+        serde_json::from_slice(&bytes).map_err(|e| HomeError::Bad { path: path.clone(), why: e.to_string() })
+    }
+
+    /// Writes `node.json`.
+    pub fn write_config(&self, config: &NodeConfig) -> Result<(), HomeError> {
+        let path = self.config_file();
+        let text = serde_json::to_string_pretty(config).expect("a configuration has only strings and lists");
+        fs::write(&path, text).map_err(|source| HomeError::Io { path, source })
+    }
+
+    /// The write token, made when there is none.
+    pub fn token(&self) -> Result<String, HomeError> {
+        let path = self.token_file();
+        match fs::read_to_string(&path) {
+            Ok(text) if text.trim().len() >= 32 => Ok(text.trim().to_owned()),
+            Ok(_) => Err(HomeError::Bad { path, why: "the token is shorter than 32 characters; delete the file to get a new one".into() }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let mut raw = [0u8; 32];
+                getrandom::fill(&mut raw).map_err(|e| HomeError::Bad { path: path.clone(), why: e.to_string() })?;
+                let token = instar_attest::Digest::from_bytes(raw).to_hex();
+                let mut file = fs::OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(&path)
+                    .map_err(|source| HomeError::Io { path: path.clone(), source })?;
+                io::Write::write_all(&mut file, token.as_bytes()).map_err(|source| HomeError::Io { path, source })?;
+                Ok(token)
+            }
+            Err(source) => Err(HomeError::Io { path, source }),
+        }
+    }
+
+    /// The secret key of one purpose.
+    pub fn key(&self, purpose: Purpose) -> Result<SecretKey, HomeError> {
+        let path = self.key_file(purpose);
+        instar_attest::keyfile::load(&path, purpose).map_err(|e| HomeError::Bad { path, why: e.to_string() })
+    }
+}

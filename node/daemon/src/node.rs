@@ -1,0 +1,195 @@
+//! One running node: the shared handle that the loops and the API hold.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use instar_attest::{ChainId, Digest};
+use instar_chunks::BlockStore;
+use instar_consensus::WorkSignal;
+use instar_ipfs::Peer;
+use instar_ledger::Entry;
+use instar_state::StateStore;
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::api::types::{BlockAnswer, Status};
+use crate::core::{Core, CoreError};
+use crate::home::{Home, NodeConfig};
+
+/// Entries that wait for the lane at most; past that the API says so.
+pub(crate) const MAX_QUEUE: usize = 10_000;
+
+/// A node's shared handle.
+pub type Shared = Arc<Node>;
+
+/// Why entries were not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The queue is full.
+    #[error("{MAX_QUEUE} entries are waiting already")]
+    Full,
+    /// The node is going down.
+    #[error("the node is stopping")]
+    Stopping,
+    /// The lane could not be written.
+    #[error(transparent)]
+    Core(#[from] CoreError),
+}
+
+/// A batch for the lane, and where to say that it is there.
+pub(crate) struct Batch {
+    pub entries: Vec<Entry>,
+    pub done: oneshot::Sender<Result<(), CoreError>>,
+}
+
+/// What the upgrader says about this process.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Supervision {
+    /// Root CID of the running release.
+    pub release: Option<String>,
+}
+
+/// One running node.
+pub struct Node {
+    pub(crate) home: Home,
+    pub(crate) config: NodeConfig,
+    pub(crate) codename: String,
+    pub(crate) token: String,
+    pub(crate) chain: ChainId,
+    pub(crate) core: Mutex<Core>,
+    pub(crate) state: Arc<StateStore>,
+    pub(crate) blocks: Arc<BlockStore>,
+    pub(crate) git: instar_ledger::http::UploadPack,
+    pub(crate) peer: Peer,
+    pub(crate) work: WorkSignal,
+    /// The height at which this process started.
+    pub(crate) first_height: u64,
+    pub(crate) height: watch::Sender<u64>,
+    pub(crate) lane: mpsc::Sender<Batch>,
+    pub(crate) supervision: Mutex<Supervision>,
+    pub(crate) stop: watch::Sender<bool>,
+}
+
+/// Milliseconds since 1970 by this machine's clock.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Node {
+    /// The core, locked. Callers are on threads that may block.
+    pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(|_| {
+            // A panic while the core was being changed leaves it in a state that nobody can vouch for.
+            eprintln!("fatal: a thread panicked while it changed the node's state; the process ends and starts again from disk");
+            std::process::abort()
+        })
+    }
+
+    /// The newest final state.
+    pub(crate) fn view(&self) -> Result<instar_state::View, CoreError> {
+        Ok(self.state.view()?)
+    }
+
+    /// Runs `f` with the core on a thread that may block.
+    pub(crate) async fn with_core<T: Send + 'static>(self: &Arc<Self>, f: impl FnOnce(&mut Core) -> T + Send + 'static) -> T {
+        let node = Arc::clone(self);
+        let task = tokio::task::spawn_blocking(move || f(&mut node.core()));
+        task.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
+    }
+
+    /// Height of the newest final block.
+    pub fn height(&self) -> u64 {
+        *self.height.borrow()
+    }
+
+    /// Appends entries to this node's lane; returns when they are durable there.
+    pub(crate) async fn submit(&self, entries: Vec<Entry>) -> Result<(), SubmitError> {
+        let (done, wait) = oneshot::channel();
+        self.lane.try_send(Batch { entries, done }).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => SubmitError::Full,
+            mpsc::error::TrySendError::Closed(_) => SubmitError::Stopping,
+        })?;
+        wait.await.map_err(|_| SubmitError::Stopping)?.map_err(SubmitError::Core)
+    }
+
+    /// Signs a statement with the node's account and appends it; its id.
+    pub(crate) async fn state_something(self: &Arc<Self>, topic: &str, body: Value) -> Result<Digest, SubmitError> {
+        let topic = topic.to_owned();
+        // Signed and appended under one lock, so that two statements never take the same nonce.
+        let (id, message) = self
+            .with_core(move |core| {
+                let entry = core.sign_statement(&topic, body)?;
+                let message = core.append(std::slice::from_ref(&entry), now_ms() / 1000)?;
+                Ok::<_, CoreError>((entry.id(), message))
+            })
+            .await?;
+        self.tell_peers(message).await;
+        Ok(id)
+    }
+
+    /// Gossips a lane message and wakes consensus.
+    pub(crate) async fn tell_peers(&self, message: Option<Vec<u8>>) {
+        let Some(message) = message else { return };
+        if let Err(e) = self.peer.publish(crate::gossip::LANES_TOPIC, &message) {
+            // The message is sent again while the lane has an unmerged end.
+            tracing::debug!(error = %e, "a lane message did not go out");
+        }
+        self.work.notify();
+    }
+
+    /// Asks again at each new height until `find` has something or the time is over.
+    pub(crate) async fn wait_for<T, F>(&self, patience: Duration, find: impl Fn() -> F) -> Result<Option<T>, CoreError>
+    where
+        F: Future<Output = Result<Option<T>, CoreError>>,
+    {
+        let deadline = tokio::time::Instant::now() + patience;
+        let mut heights = self.height.subscribe();
+        loop {
+            heights.borrow_and_update();
+            if let Some(found) = find().await? {
+                return Ok(Some(found));
+            }
+            match tokio::time::timeout_at(deadline, heights.changed()).await {
+                Ok(Ok(())) => {}
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    pub(crate) async fn index_find(self: &Arc<Self>, id: Digest) -> Result<Option<(u64, u32)>, CoreError> {
+        self.with_core(move |core| Ok(core.index().find(&id)?)).await
+    }
+
+    /// A final block with the certificate that made it so.
+    pub(crate) async fn read_block(self: &Arc<Self>, height: u64) -> Result<Option<BlockAnswer>, CoreError> {
+        self.with_core(move |core| core.final_block(height)).await
+    }
+
+    /// The node's status.
+    pub(crate) async fn status(self: &Arc<Self>) -> Result<Status, CoreError> {
+        let (head, pending, nil) = self.with_core(|core| (core.head().clone(), core.pending(), core.nil_prevotes())).await;
+        let release = self.supervision.lock().map(|s| s.release.clone()).unwrap_or_default();
+        Ok(Status {
+            name: self.config.name.clone(),
+            codename: self.codename.clone(),
+            release,
+            pid: std::process::id(),
+            chain: self.chain,
+            height: head.height,
+            head: head.block,
+            time_ms: head.time_ms,
+            data_addresses: self.peer.addresses().iter().map(ToString::to_string).collect(),
+            data_peers: self.peer.connected().len(),
+            pending,
+            nil_prevotes: nil.0,
+            last_nil_reason: nil.1,
+        })
+    }
+
+    /// Asks a dapp, from the newest final state.
+    pub(crate) async fn query(self: &Arc<Self>, dapp: String, question: Value) -> Result<(u64, Value), String> {
+        self.with_core(move |core| core.query(&dapp, question)).await
+    }
+}
