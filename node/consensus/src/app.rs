@@ -186,7 +186,7 @@ impl<H: Host> App<H> {
         let signatures = certificate.signatures.len();
         let payload = self.log.payload(height, &block).map_err(RunError::Log)?;
         self.growing = Some(Growing::new(certificate.clone(), self.members.clone()));
-        self.work.clear();
+        self.work.take();
         let next = self.host.decided(certificate, payload).await;
         if next.height != height + 1 {
             return Err(RunError::Next {

@@ -24,13 +24,14 @@ impl WorkSignal {
         self.0.notify_one();
     }
 
-    /// Forgets a notification that nobody waited for.
-    pub(crate) fn clear(&self) {
+    /// Takes a notification that nobody waited for, if there is one.
+    pub(crate) fn take(&self) -> bool {
         // Polling once takes a notification that is already there, and waits for none.
         let mut waiting = std::pin::pin!(self.0.notified());
-        let _ = waiting
+        waiting
             .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()));
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_ready()
     }
 
     /// Waits for [`WorkSignal::notify`].
@@ -44,13 +45,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_notification_is_kept_until_it_is_used_or_cleared() {
+    async fn a_notification_is_kept_until_it_is_used() {
         let signal = WorkSignal::new();
         signal.notify();
         signal.clone().wait().await;
         signal.notify();
         signal.notify();
-        signal.clear();
+        assert!(signal.take());
+        assert!(!signal.take());
         let wait = tokio::time::timeout(std::time::Duration::from_millis(20), signal.wait());
         assert!(wait.await.is_err());
         signal.notify();

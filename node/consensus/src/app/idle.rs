@@ -29,7 +29,9 @@ impl<H: Host> App<H> {
     ) -> Result<(), RunError> {
         let next = self.next.take().ok_or(RunError::Order { height })?;
         self.held = Some(Held { reply, next });
-        if !self.look() {
+        if self.work.take() {
+            self.release();
+        } else if !self.look() {
             self.tell(Event::Idle { height });
         }
         Ok(())

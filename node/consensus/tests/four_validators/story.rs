@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::node::{VALIDATORS, chain, key, read_block, validators};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Far more than anything takes on a machine that does something else at the same time.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 struct Validator {
     index: usize,
@@ -240,7 +241,7 @@ fn decide_idle_and_refuse() {
 
     let began = Instant::now();
     house.order("run 51");
-    house.wait("decided 51 0");
+    house.wait("decided 51 ");
     println!(
         "the first block after idling: {:.1} ms",
         began.elapsed().as_secs_f64() * 1e3
@@ -250,12 +251,18 @@ fn decide_idle_and_refuse() {
     house.order("bad 52");
     let began = Instant::now();
     house.order("run 53");
-    house.wait("decided 52 1");
+    for validator in &mut house.validators {
+        let decided = validator.wait("decided 52 ", PATIENCE);
+        assert!(
+            !decided.starts_with("decided 52 0"),
+            "an invalid block was decided"
+        );
+    }
     println!(
         "an invalid proposal cost {:.0} ms",
         began.elapsed().as_secs_f64() * 1e3
     );
-    house.wait("decided 53 0");
+    house.wait("decided 53 ");
     let refused = |v: &&Validator| v.seen.iter().any(|l| l == "refused 52 0");
     assert_eq!(
         house.validators.iter().filter(refused).count(),
@@ -314,10 +321,6 @@ fn kill_and_return() {
         house.wait(&format!("decided {} ", height + 5));
         let seconds = began.elapsed().as_secs_f64();
         println!("all four killed at {height}: five blocks later after {seconds:.2} s");
-        house.order("run 0");
-        house.wait("idle ");
-        std::thread::sleep(Duration::from_millis(1500));
-        house.validators.iter_mut().for_each(|v| drop(v.news()));
         house.verify(height + 5);
     }
 }
