@@ -38,6 +38,8 @@ pub(crate) enum RecordKind {
 #[derive(Debug)]
 pub(crate) struct Journal {
     file: File,
+    /// Drawn anew each time the journal starts over. What an earlier generation left in the file must never pass for a
+    /// record, not even where somebody put something like one into a pack: so nobody may know it beforehand.
     generation: u64,
     end: u64,
     len: u64,
@@ -66,8 +68,11 @@ impl Journal {
             len,
         };
         if len == 0 {
-            journal.write_head()?;
+            journal.reset()?;
             journal.len = HEAD_BYTES;
+            if let Some(folder) = path.parent() {
+                File::open(folder)?.sync_all()?;
+            }
             return Ok((journal, Vec::new()));
         }
         let mut head = [0; HEAD_BYTES as usize];
@@ -153,7 +158,9 @@ impl Journal {
 
     /// Starts over: everything in it is in packs and refs now. Records of the last generation no longer count.
     pub fn reset(&mut self) -> io::Result<()> {
-        self.generation += 1;
+        let mut generation = [0; 8];
+        getrandom::fill(&mut generation).map_err(|e| io::Error::other(e.to_string()))?;
+        self.generation = u64::from_be_bytes(generation);
         self.end = HEAD_BYTES;
         self.write_head()?;
         if self.len > KEEP_BYTES {

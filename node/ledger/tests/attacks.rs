@@ -128,6 +128,22 @@ fn lane_commit_with_an_extra_header() {
 }
 
 #[test]
+fn lane_commit_with_any_byte_changed() {
+    let chain = chain();
+    let honest = honest()[0].bytes.clone();
+    for at in 0..honest.len() {
+        for flip in [1, 0x20] {
+            let mut attack = honest.clone();
+            attack[at] ^= flip;
+            assert!(
+                SignedLaneCommit::from_bytes(&attack, &chain).is_err(),
+                "byte {at} changed by {flip:#x}"
+            );
+        }
+    }
+}
+
+#[test]
 fn lane_commit_with_another_author_message_or_trailer() {
     let honest = text(&honest()[0]);
     let cases = [

@@ -55,6 +55,17 @@ fn a_clone_by_stock_git_is_clean_and_verifies() {
         let shown = git(&clone, &["show", "origin/trunk:header.json"]).unwrap();
         assert!(shown.contains("\"height\":5"), "{shown}");
     }
+    // Lanes are there for who asks, with what is not merged yet.
+    let unmerged = net.append(1, 1);
+    net.stores[1].flush().unwrap();
+    let clone = net.dir.path().join("clone0");
+    git(
+        &clone,
+        &["fetch", "-q", "origin", "refs/lanes/*:refs/lanes/*"],
+    )
+    .unwrap();
+    let lane = git(&clone, &["rev-parse", &unmerged.lane.ref_name()]).unwrap();
+    assert_eq!(lane.trim(), unmerged.id.to_hex());
     let fsck = git(&source, &["fsck", "--strict", "--full"]).unwrap();
     assert!(
         !fsck.contains("warning") && !fsck.contains("error"),

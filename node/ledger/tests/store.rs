@@ -219,6 +219,53 @@ fn lane_fork_is_seen_and_becomes_evidence() {
     assert_eq!(store.lane_head(&lane_of(0)), Some((twin.id, 1)));
 }
 
+/// A flush writes objects, heights, refs, and starts the journal over, in this order; here the power goes in between.
+#[test]
+fn crash_between_the_steps_of_a_flush() {
+    let mut net = Net::new(2);
+    net.round(2);
+    net.stores[0].flush().unwrap();
+    let last = net.round(2);
+    let pending = net.append(0, 1);
+    let repo = repo_path(net.dir.path(), 0);
+    let before = net.dir.path().join("before");
+    assert!(copy(&repo, &before));
+    net.stores[0].flush().unwrap();
+    let heads = net.stores[0].lane_heads();
+    let after = net.dir.path().join("after");
+    assert!(copy(&repo, &after));
+    drop(net.stores.remove(0));
+    let steps = ["objects", "instar/heights", "packed-refs"];
+    for done in 0..=steps.len() {
+        std::fs::remove_dir_all(&repo).unwrap();
+        assert!(copy(&before, &repo));
+        for step in &steps[..done] {
+            let to = repo.join(step);
+            if to.is_dir() {
+                std::fs::remove_dir_all(&to).unwrap();
+            }
+            assert!(copy(&after.join(step), &to));
+        }
+        // What was half made lies about.
+        std::fs::create_dir_all(repo.join("instar/packing")).unwrap();
+        std::fs::write(repo.join("instar/packing/pack_git2_half"), b"PACK").unwrap();
+        std::fs::write(repo.join("packed-refs.new"), b"half a l").unwrap();
+        let store = Store::open_with(&repo, &options(net.dir.path(), 0)).unwrap();
+        assert_eq!(store.head(), (2, last), "after step {done}");
+        assert_eq!(store.lane_heads(), heads, "after step {done}");
+        assert_eq!(store.tip_certificate().unwrap().block, last);
+        assert_eq!(store.lane_commit(&pending.id).unwrap(), pending);
+        assert!(!repo.join("instar/packing/pack_git2_half").exists());
+        let said = git(&repo, &["fsck", "--strict", "--full"]).unwrap();
+        assert!(
+            !said.contains("error") && !said.contains("missing"),
+            "{said}"
+        );
+        let tip = git(&repo, &["rev-parse", "tip^"]).unwrap();
+        assert_eq!(tip.trim(), last.to_hex());
+    }
+}
+
 #[test]
 fn only_the_next_block_becomes_final() {
     let mut net = Net::new(1);

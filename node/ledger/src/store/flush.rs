@@ -45,9 +45,7 @@ impl Store {
         if self.objects.pending_count() > 0 {
             let pack = pack::write(self.objects.pending());
             install_pack(&path, &pack)?;
-            if self.objects.clear_pending().is_err() {
-                self.objects.reopen(&path)?;
-            }
+            self.objects.clear_pending(&path)?;
         }
         blocks::store_heights(&path, &self.trunk, on_disk)?;
         let mut refs: BTreeMap<String, Oid> = self

@@ -10,10 +10,15 @@ use crate::grammar::{Kind, MAX_COMMIT_BYTES, MAX_TREE_BYTES, Object};
 use crate::oid::Oid;
 use crate::receipt::MAX_RECEIPTS_BYTES;
 
+/// The library keeps packs mapped that maintenance has removed, and with them their space on disk, until the repository
+/// is opened again.
+const PACKS_UNTIL_REOPENED: usize = 32;
+
 pub(super) struct Objects {
     repo: git2::Repository,
     pending: HashMap<Oid, (Kind, Vec<u8>)>,
     pending_bytes: usize,
+    packs_since_open: usize,
     /// When the folder of packs had last changed when it was looked at.
     seen: Cell<Option<SystemTime>>,
 }
@@ -24,14 +29,9 @@ impl Objects {
             repo,
             pending: HashMap::new(),
             pending_bytes: 0,
+            packs_since_open: 0,
             seen: Cell::new(None),
         }
-    }
-
-    /// Opens the repository again, for when its packs were replaced under a library that remembers the old ones.
-    pub fn reopen(&mut self, path: &Path) -> Result<(), StoreError> {
-        self.repo = super::open::open_repository(path)?;
-        Ok(())
     }
 
     pub fn contains(&self, id: &Oid) -> bool {
@@ -110,8 +110,13 @@ impl Objects {
             .collect()
     }
 
-    pub fn clear_pending(&mut self) -> Result<(), StoreError> {
-        self.repo.odb()?.refresh()?;
+    /// Forgets what waited: it is in a pack now.
+    pub fn clear_pending(&mut self, path: &Path) -> Result<(), StoreError> {
+        self.packs_since_open += 1;
+        if self.packs_since_open >= PACKS_UNTIL_REOPENED || self.repo.odb()?.refresh().is_err() {
+            self.repo = super::open::open_repository(path)?;
+            self.packs_since_open = 0;
+        }
         self.pending.clear();
         self.pending_bytes = 0;
         Ok(())

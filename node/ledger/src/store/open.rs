@@ -106,6 +106,12 @@ impl Store {
         });
         store.replay(records)?;
         store.flush()?;
+        // Always a new generation, even after a journal of which nothing counted: behind its torn first record there may
+        // be whole ones, and they must not come back behind the next.
+        let journal = &mut store.writer()?.journal;
+        journal
+            .reset()
+            .map_err(io_error("starting the journal over"))?;
         Ok(store)
     }
 
