@@ -100,3 +100,96 @@ impl Polkas {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::{Address, BlockId, Height, Vote};
+    use crate::signing::vote_bytes;
+    use instar_attest::{ChainId, SecretKey};
+    use instar_ledger::{Validator, ValidatorSet};
+    use malachite_types::{NilOrVal, Round, SignedMessage, VoteType};
+
+    const HEIGHT: u64 = 7;
+
+    fn key(n: u8) -> SecretKey {
+        SecretKey::from_seed(&[n; 32])
+    }
+
+    fn members() -> Members {
+        let validator = |n| Validator {
+            key: key(n).public(),
+            power: 1,
+        };
+        Members::from(&ValidatorSet::new((1..=4).map(validator).collect()).unwrap())
+    }
+
+    fn block() -> Oid {
+        Oid::from_bytes([0xb1; 32])
+    }
+
+    fn verifier() -> Strict {
+        Strict {
+            chain: ChainId::from_bytes([1; 32]),
+        }
+    }
+
+    fn polka(signers: &[u8]) -> PolkaCertificate<Ctx> {
+        let votes = signers.iter().map(|n| {
+            let vote = Vote {
+                kind: VoteType::Prevote,
+                height: Height(HEIGHT),
+                round: Round::new(0),
+                value: NilOrVal::Val(BlockId(block())),
+                validator: Address(key(*n).public()),
+            };
+            let sig = key(*n).sign(&vote_bytes(&verifier().chain, &vote).unwrap());
+            SignedMessage::new(vote, sig.into())
+        });
+        PolkaCertificate::new(
+            Height(HEIGHT),
+            Round::new(0),
+            BlockId(block()),
+            votes.collect(),
+        )
+    }
+
+    fn holds(certificate: &PolkaCertificate<Ctx>) -> bool {
+        let polkas = Polkas::default();
+        polkas.note(certificate);
+        let other = (HEIGHT, 0, Oid::from_bytes([0; 32]));
+        assert!(!polkas.hold(other, &members(), &verifier()));
+        polkas.hold((HEIGHT, 0, block()), &members(), &verifier())
+    }
+
+    #[test]
+    fn a_quorum_of_prevotes_justifies_a_block_and_less_does_not() {
+        assert!(holds(&polka(&[1, 2, 3])));
+        assert!(!holds(&polka(&[1, 2])));
+        assert!(!holds(&polka(&[1, 2, 2])), "a signer counts once");
+        assert!(!holds(&polka(&[1, 2, 9])), "a stranger does not count");
+        let mut forged = polka(&[1, 2, 3]);
+        forged.polka_signatures[2].signature = forged.polka_signatures[1].signature;
+        assert!(!holds(&forged));
+    }
+
+    #[test]
+    fn a_forged_certificate_does_not_hide_the_real_one() {
+        let polkas = Polkas::default();
+        let mut forged = polka(&[1, 2, 3]);
+        forged.polka_signatures[0].signature = forged.polka_signatures[1].signature;
+        polkas.note(&forged);
+        polkas.note(&polka(&[1, 2, 3]));
+        polkas.note(&forged);
+        assert!(polkas.hold((HEIGHT, 0, block()), &members(), &verifier()));
+    }
+
+    #[test]
+    fn a_peers_height_never_goes_back() {
+        let tips = Tips::default();
+        let peer = PeerId::from_bytes(&[0, 2, 1, 2]).unwrap();
+        tips.note(peer, 9);
+        tips.note(peer, 3);
+        assert_eq!((tips.highest(), tips.of(&[0, 2, 1, 2])), (9, Some(9)));
+    }
+}
