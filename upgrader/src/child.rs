@@ -1,7 +1,9 @@
 //! The program's process: it dies with its supervisor, and nothing of it is left when another one starts.
 
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
@@ -17,6 +19,9 @@ use crate::wire::SOCKET_VARIABLE;
 /// How long a process that was killed may take to be gone: long enough to give back a lot of memory.
 const GONE_WITHIN: Duration = Duration::from_secs(30);
 
+/// More than any line of `/proc/<pid>/stat`: 52 numbers and a name of 64 bytes at most.
+const MAX_STAT_BYTES: usize = 2048;
+
 /// Starts the program. It gets SIGKILL when the calling thread ends, so that must be the one that supervises.
 pub(crate) fn spawn(layout: &Layout, program: &Path, args: &[String]) -> io::Result<Child> {
     let supervisor = nix::unistd::getpid();
@@ -27,7 +32,8 @@ pub(crate) fn spawn(layout: &Layout, program: &Path, args: &[String]) -> io::Res
         .args(args)
         .env(SOCKET_VARIABLE, layout.socket())
         .process_group(0);
-    // SAFETY: between fork and exec only async-signal-safe calls are made: signal, prctl, getppid, and no allocation.
+    let note = CString::new(layout.child().into_os_string().into_vec())?;
+    // SAFETY: between fork and exec only async-signal-safe calls are made, and nothing is allocated.
     unsafe {
         command.pre_exec(move || {
             // What the supervisor ignores would stay ignored in the program.
@@ -37,20 +43,40 @@ pub(crate) fn spawn(layout: &Layout, program: &Path, args: &[String]) -> io::Res
                 // The supervisor was gone before the line above, and nobody would tell us.
                 return Err(io::Error::from_raw_os_error(libc::ESRCH));
             }
+            note_self(&note);
             Ok(())
         });
     }
-    let child = command.spawn()?;
-    // For the next supervisor, should this one be killed. Without it that one has nothing to wait for.
-    let _ = fs::write(
-        layout.child(),
-        format!(
-            "{} {}",
-            child.id(),
-            started_at(child.id()).unwrap_or_default()
-        ),
-    );
-    Ok(child)
+    command.spawn()
+}
+
+/// Copies `/proc/self/stat` to a file, for the next supervisor, should this one be killed. The process does it itself
+/// before it becomes the program, so there is no moment in which the program runs and nobody could know. It is only
+/// missing on a full disk; then there is nothing to wait for.
+fn note_self(path: &CStr) {
+    let mut stat = [0u8; MAX_STAT_BYTES];
+    // SAFETY: both paths end in zero, the buffer is as long as is said, and each descriptor is closed once. All of it
+    // is async-signal-safe.
+    unsafe {
+        let from = libc::open(
+            c"/proc/self/stat".as_ptr(),
+            libc::O_RDONLY | libc::O_CLOEXEC,
+        );
+        if from < 0 {
+            return;
+        }
+        let length = libc::read(from, stat.as_mut_ptr().cast(), stat.len());
+        libc::close(from);
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC;
+        let to = libc::open(path.as_ptr(), flags, 0o600 as libc::mode_t);
+        if to < 0 {
+            return;
+        }
+        if let Ok(length) = usize::try_from(length) {
+            libc::write(to, stat.as_ptr().cast(), length);
+        }
+        libc::close(to);
+    }
 }
 
 /// Waits until the process has ended, and leaves it to be reaped: as long as it is not, its id belongs to it.
@@ -92,14 +118,11 @@ pub(crate) fn words(status: ExitStatus) -> String {
 /// Makes sure that the program of an earlier supervisor is gone: that one was killed, and its program with it, but its
 /// files stay locked until it is gone altogether.
 pub(crate) fn await_earlier(layout: &Layout) -> io::Result<()> {
-    let Ok(text) = fs::read_to_string(layout.child()) else {
+    let Ok(noted) = fs::read_to_string(layout.child()) else {
         return Ok(());
     };
-    let mut words = text.split(' ').map(str::parse::<u64>);
-    let (Some(Ok(pid)), Some(Ok(started))) = (words.next(), words.next()) else {
-        return Ok(());
-    };
-    let Ok(pid) = u32::try_from(pid) else {
+    let pid = noted.split(' ').next().and_then(|pid| pid.parse().ok());
+    let (Some(pid), Some(started)) = (pid, parse_start(&noted)) else {
         return Ok(());
     };
     let began = Instant::now();
@@ -118,7 +141,11 @@ pub(crate) fn await_earlier(layout: &Layout) -> io::Result<()> {
 
 /// When a process was started, in clock ticks since boot; `None` if it is gone or a zombie, which holds nothing.
 fn started_at(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    parse_start(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The start time in a line of `/proc/<pid>/stat`, unless it is a zombie's.
+fn parse_start(stat: &str) -> Option<u64> {
     // The name stands in parentheses and may hold anything; the fields are counted behind it.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
@@ -153,12 +180,14 @@ mod tests {
         fs::create_dir_all(layout.root()).unwrap();
         await_earlier(&layout).unwrap();
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
         let start = started_at(child.id()).unwrap();
         // Another process that happens to have the id is left alone.
-        fs::write(layout.child(), format!("{} {}", child.id(), start + 1)).unwrap();
+        let other = stat.replace(&format!(" {start} "), &format!(" {} ", start + 1));
+        fs::write(layout.child(), other).unwrap();
         await_earlier(&layout).unwrap();
         assert!(child.try_wait().unwrap().is_none());
-        fs::write(layout.child(), format!("{} {start}", child.id())).unwrap();
+        fs::write(layout.child(), stat).unwrap();
         await_earlier(&layout).unwrap();
         assert_eq!(words(reap(&mut child).unwrap()), "killed by SIGKILL");
     }

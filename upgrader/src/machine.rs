@@ -119,6 +119,8 @@ pub struct Machine {
     timings: Timings,
     /// Whether `state` is on disk.
     durable: bool,
+    /// The good release of the state that was written last, if that was steady.
+    written_good: Option<String>,
     /// The state to go back to if a new intent can't be written.
     undo: Option<Box<State>>,
     /// Whether the last write failed; it is tried again at `persist_at`.
@@ -162,10 +164,11 @@ impl Machine {
                 phase: state.phase.name().to_owned(),
             });
         }
-        Self {
+        let mut machine = Self {
             state,
             timings,
             durable: true,
+            written_good: None,
             undo: None,
             disk_failing: false,
             persist_at: 0,
@@ -187,7 +190,18 @@ impl Machine {
             replies: VecDeque::new(),
             events,
             removals: VecDeque::new(),
-        }
+        };
+        machine.written();
+        machine
+    }
+
+    /// The state is on disk.
+    fn written(&mut self) {
+        self.durable = true;
+        self.disk_failing = false;
+        self.undo = None;
+        let steady = self.state.phase == Phase::Steady;
+        self.written_good = steady.then(|| self.state.good.release.clone());
     }
 
     /// What should be on disk.
@@ -221,7 +235,9 @@ impl Machine {
                 return Some(Step::Persist(Box::new(self.state.clone())));
             }
             // A full disk must not keep the good program from being restarted: that changes nothing on disk.
-            let harmless = self.state.phase == Phase::Steady && self.child == Child::None;
+            let written = self.written_good.as_ref() == Some(&self.state.good.release);
+            let harmless =
+                written && self.state.phase == Phase::Steady && self.child == Child::None;
             return if harmless {
                 self.start_step(now)
             } else {
@@ -359,11 +375,7 @@ impl Machine {
         match input {
             Input::Tick => {}
             Input::Stop => self.stopping = true,
-            Input::Persisted(Ok(())) => {
-                self.durable = true;
-                self.disk_failing = false;
-                self.undo = None;
-            }
+            Input::Persisted(Ok(())) => self.written(),
             Input::Persisted(Err(why)) => self.persist_failed(why, now),
             Input::Linked(Ok(release)) => self.linked_to(release, now),
             Input::Linked(Err(why)) => {

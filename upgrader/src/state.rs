@@ -165,7 +165,7 @@ impl State {
         })
     }
 
-    /// Remembers bad bytes.
+    /// Remembers bad bytes. A way back to them is none.
     pub(crate) fn quarantine(&mut self, bad: &Release, reason: &str) {
         if self.quarantined(bad).is_some() {
             return;
@@ -179,6 +179,10 @@ impl State {
             release: bad.release.clone(),
             sha256: bad.sha256,
         });
+        self.previous = self
+            .previous
+            .take()
+            .filter(|previous| self.quarantined(previous).is_none());
     }
 
     /// Whether any part of the state still needs a release's folder.

@@ -32,7 +32,7 @@ fn a_killed_program_is_back_at_once() {
         supervisor.pid_now().filter(|pid| *pid != first)
     });
     let took = began.elapsed();
-    assert!(took < Duration::from_millis(500), "{took:?}");
+    assert!(took < Duration::from_secs(1), "{took:?}");
     wait_until("health", || status(world.home()).unwrap().health);
     assert_eq!(world.runs().len(), 2);
 }
@@ -80,10 +80,10 @@ fn bad_releases_are_reverted() {
             "crash",
             "started 2 times without getting healthy; last: exit code 7",
         ),
-        ("hang", "it reported no health within 1500 ms"),
+        ("hang", "it reported no health within 3000 ms"),
         (
             "stuck",
-            "within 1500 ms it committed 0 of 3 blocks, with 3 of 1 peers",
+            "within 3000 ms it committed 0 of 3 blocks, with 3 of 1 peers",
         ),
         ("lonely", "blocks, with 0 of 1 peers"),
     ] {
@@ -154,7 +154,7 @@ fn told_to_end_it_ends_the_program() {
 fn killed_in_each_phase_it_resumes() {
     for (mode, phase) in [
         ("healthy", "swapping"),
-        ("healthy", "probation"),
+        ("late", "probation"),
         ("stubborn-crash", "probation"),
         ("hang", "reverting"),
     ] {
@@ -180,10 +180,14 @@ fn killed_in_each_phase_it_resumes() {
         );
         let _next = world.supervise();
         let after = wait_until("the end", || world.ended(1));
+        let outcome = after.outcome.unwrap();
+        let kept = mode == "healthy" || mode == "late";
         assert_eq!(
-            after.outcome.unwrap().kept,
-            mode == "healthy",
-            "{mode} in {phase}"
+            outcome.kept,
+            kept,
+            "{mode} in {phase}: {}, {:?}",
+            outcome.reason,
+            world.runs()
         );
         world.check_history(&["resumed"]);
         world.check_no_overlap();

@@ -139,6 +139,7 @@ impl Machine {
                 why: shortened(why),
             });
             self.state.phase = Phase::Probation { target, starts: 0 };
+            self.counted = false;
             self.probation_until = None;
             self.changed();
             return;

@@ -111,8 +111,13 @@ impl Machine {
         if state.phase != Phase::Steady || self.stopping {
             return Err(self.busy());
         }
-        if state.good.release == target.release {
-            return refuse("running", "this release runs already".to_owned());
+        let good = &state.good;
+        if good.release == target.release
+            || good.file == target.file
+            || good.sha256 == target.sha256
+        {
+            // Under another name too: if these bytes failed there, the good ones would be quarantined.
+            return refuse("running", "these bytes run already".to_owned());
         }
         Ok(())
     }

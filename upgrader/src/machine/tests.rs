@@ -3,6 +3,8 @@
 
 mod world;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::wire::Swap;
 use world::{Behaviour, Kill, World, release, swap, timings};
@@ -307,4 +309,139 @@ fn crashes_are_answered_at_once_and_then_more_slowly() {
     }
     assert_eq!(pauses, [0, 250, 500, 1000]);
     assert_eq!(machine.status().crashes, 4);
+}
+
+/// Whatever may happen to a supervisor.
+#[derive(Clone, Debug)]
+enum Happening {
+    Passes(u64),
+    Crash,
+    Health(u64, u32),
+    Swap(u64, u8, u32),
+    Revert(bool),
+    Hold(bool),
+    Floor(u32),
+    DiskFull(bool),
+    BytesRight(bool),
+    SupervisorKilled,
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    use Happening::*;
+    prop_oneof![
+        4 => (0..200_000u64).prop_map(Passes),
+        4 => (0..400u64).prop_map(Passes),
+        3 => Just(Crash),
+        8 => (0..40u64, 0..3u32).prop_map(|(height, peers)| Health(height, peers)),
+        6 => (0..12u64, 0..5u8, 0..4u32).prop_map(|(generation, name, protocol)| Swap(generation, name, protocol)),
+        2 => any::<bool>().prop_map(Revert),
+        1 => any::<bool>().prop_map(Hold),
+        1 => (0..3u32).prop_map(Floor),
+        1 => any::<bool>().prop_map(DiskFull),
+        1 => any::<bool>().prop_map(BytesRight),
+        2 => Just(SupervisorKilled),
+    ]
+}
+
+/// The rules that [`World::perform`] checks at each step hold, and at rest the right program runs.
+fn no_rule_breaks(all: Vec<Happening>) {
+    let mut world = World::new(Behaviour::Healthy);
+    let mut machine = Machine::new(world.disk.clone(), world.link.clone(), Timings::default());
+    for (at, happening) in (1..).zip(all) {
+        let input = match happening {
+            Happening::Passes(ms) => {
+                world.now += ms;
+                Some(Input::Tick)
+            }
+            Happening::Crash => world.child.take().map(|_| Input::Exited {
+                status: "exit code 1".to_owned(),
+            }),
+            Happening::Health(height, peers) => world
+                .child
+                .as_ref()
+                .map(|_| Input::Request(at, Request::Health { height, peers })),
+            Happening::Swap(generation, name, protocol) => {
+                let target = Release {
+                    protocol,
+                    ..release(&format!("r{name}"))
+                };
+                Some(Input::Request(
+                    at,
+                    Request::Swap(Swap { generation, target }),
+                ))
+            }
+            Happening::Revert(quarantine) => Some(Input::Request(
+                at,
+                Request::Revert {
+                    reason: String::new(),
+                    quarantine,
+                },
+            )),
+            Happening::Hold(on) => Some(Input::Request(at, Request::Hold { on })),
+            Happening::Floor(protocol) => Some(Input::Request(at, Request::Floor { protocol })),
+            Happening::DiskFull(full) => {
+                world.disk_full = full;
+                None
+            }
+            Happening::BytesRight(right) => {
+                world.bytes_right = right;
+                None
+            }
+            Happening::SupervisorKilled => {
+                world.child = None;
+                world.plan = world.disk.plan;
+                machine = Machine::new(world.disk.clone(), world.link.clone(), Timings::default());
+                None
+            }
+        };
+        if let Some(input) = input {
+            machine.input(input, world.now);
+        }
+        world.settle(&mut machine);
+        if machine.status().pid.is_some() {
+            assert_eq!(&world.child, &world.link);
+        }
+    }
+    // With room on the disk and time, what was asked for has an answer and the right program runs.
+    world.disk_full = false;
+    world.bytes_right = true;
+    for _ in 0..200 {
+        world.now += 10_000;
+        machine.input(Input::Tick, world.now);
+        world.settle(&mut machine);
+    }
+    assert_eq!(&world.disk, machine.state());
+    assert_eq!(world.link.as_ref(), Some(&world.disk.target().release));
+    assert_eq!(&world.child, &world.link);
+}
+
+#[test]
+fn orders_that_once_broke_a_rule() {
+    use Happening::*;
+    // A start that was to be counted, and a probation that began anew because there is no way back.
+    no_rule_breaks(vec![
+        Floor(2),
+        Swap(1, 0, 2),
+        DiskFull(true),
+        Crash,
+        Passes(0),
+        Passes(110_000),
+    ]);
+    // A program that was kept, which could not be written, and crashed.
+    let kept = [Health(0, 0), Health(3, 1), Crash];
+    no_rule_breaks(
+        [Floor(2), Swap(1, 0, 2), Passes(120_000), DiskFull(true)]
+            .into_iter()
+            .chain(kept)
+            .collect(),
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn no_order_of_happenings_breaks_a_rule(all in proptest::collection::vec(happening(), 1..60)) {
+        no_rule_breaks(all);
+    }
 }

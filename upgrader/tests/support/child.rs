@@ -31,6 +31,8 @@ pub fn main(mode: &str, home: &Path) {
             std::thread::sleep(Duration::from_millis(300));
             std::process::exit(7);
         }
+        // Long enough in probation to be met there.
+        "late" => std::thread::sleep(Duration::from_millis(400)),
         "hang" => loop {
             std::thread::park();
         },

@@ -116,7 +116,7 @@ impl World {
                 "--grace-ms",
                 "300",
                 "--probation-ms",
-                "1500",
+                "3000",
                 "--max-starts",
                 "2",
                 "--silence-ms",

@@ -236,6 +236,30 @@ impl World {
         steps
     }
 
+    /// Carries out steps until there is none; a program that is told to end does.
+    pub fn settle(&mut self, machine: &mut Machine) {
+        for _ in 0..1000 {
+            let Some(action) = machine.next(self.now) else {
+                return;
+            };
+            assert!(action.plan >= self.plan, "an older decision is carried out");
+            self.plan = action.plan;
+            let input = match &action.step {
+                Step::Terminate => {
+                    self.child = None;
+                    Some(Input::Exited {
+                        status: "killed by SIGTERM".to_owned(),
+                    })
+                }
+                step => self.perform(step),
+            };
+            if let Some(input) = input {
+                machine.input(input, self.now);
+            }
+        }
+        panic!("it never comes to rest");
+    }
+
     /// A whole swap with supervisors killed at the given points, one after the other.
     pub fn swap_with(mut self, kills: &[Kill]) -> Self {
         for kill in kills.iter().copied().map(Some).chain([None]) {
