@@ -1,4 +1,5 @@
 //! What holds for all inputs, not just for the examples.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 
