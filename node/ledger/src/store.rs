@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use instar_attest::{ChainId, PublicKey};
@@ -67,6 +68,10 @@ struct Writer {
     flushed_at: Instant,
     /// How many heights the list on disk has.
     heights_on_disk: usize,
+    /// Packs written since maintenance last began.
+    packs_written: usize,
+    /// Maintenance in the background, of which one runs at a time.
+    maintenance: Option<JoinHandle<()>>,
     /// Held as long as the store is open.
     _lock: File,
 }

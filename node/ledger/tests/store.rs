@@ -3,9 +3,9 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use instar_ledger::store::{OpenOptions, maintain_with};
+use instar_ledger::store::{MAX_PACKS, OpenOptions, maintain_with};
 use instar_ledger::*;
 use support::*;
 
@@ -381,4 +381,25 @@ fn packs_stay_few_and_readers_are_not_disturbed() {
     );
     reopen(&mut net, 0).unwrap();
     assert_eq!(net.stores[0].head().0, 16);
+}
+
+#[test]
+fn a_store_looks_after_its_packs_by_itself() {
+    let mut net = Net::new(1);
+    for _ in 0..2 * MAX_PACKS {
+        net.append(0, 1);
+        net.stores[0].flush().unwrap();
+    }
+    // What was rolled up is marked, and goes after its grace.
+    let doomed = net.stores[0].path().join("instar/doomed");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while std::fs::read_dir(&doomed).map_or(0, Iterator::count) < MAX_PACKS / 2 {
+        assert!(Instant::now() < deadline, "no packs were rolled up");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let said = git(net.stores[0].path(), &["fsck", "--strict", "--full"]).unwrap();
+    assert!(
+        !said.contains("error") && !said.contains("missing"),
+        "{said}"
+    );
 }

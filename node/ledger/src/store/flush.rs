@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::open::not_a_ledger;
-use super::{PRIVATE_DIR, Store, StoreError, TIP_REF, TRUNK_REF, blocks, io_error};
+use super::{
+    MAX_PACKS, PRIVATE_DIR, Store, StoreError, TIP_REF, TRUNK_REF, blocks, io_error, maintain,
+};
 use crate::oid::Oid;
 use crate::pack;
 
@@ -46,6 +48,7 @@ impl Store {
             let pack = pack::write(self.objects.pending());
             install_pack(&path, &pack)?;
             self.objects.clear_pending(&path)?;
+            self.maintain_if_due();
         }
         blocks::store_heights(&path, &self.trunk, on_disk)?;
         let mut refs: BTreeMap<String, Oid> = self
@@ -65,6 +68,28 @@ impl Store {
             .journal
             .reset()
             .map_err(io_error("starting the journal over"))
+    }
+
+    /// Begins maintenance in the background when enough packs were written. It is no error if it can't be: git's packs
+    /// are whole without it, and the next time comes.
+    fn maintain_if_due(&mut self) {
+        let path = self.path.clone();
+        let Ok(writer) = self.writer() else {
+            return;
+        };
+        writer.packs_written += 1;
+        let running = writer
+            .maintenance
+            .as_ref()
+            .is_some_and(|thread| !thread.is_finished());
+        if writer.packs_written <= MAX_PACKS || running {
+            return;
+        }
+        writer.packs_written = 0;
+        writer.maintenance = std::thread::Builder::new()
+            .name("ledger-maintain".into())
+            .spawn(move || drop(maintain(&path)))
+            .ok();
     }
 
     /// Flushes when a bound is passed.

@@ -1,6 +1,7 @@
 //! Background work: few packs instead of many, made small by stock git.
 //!
-//! It needs no open [`Store`](super::Store) and blocks none: it writes a new pack, waits until nobody can still be
+//! A store begins it by itself, in a thread, after every [`MAX_PACKS`] packs; whoever keeps a store idle can call it. It
+//! needs no open [`Store`](super::Store) and blocks none: it writes a new pack, waits until nobody can still be
 //! reading the old ones, and then removes those.
 
 use std::collections::{BTreeSet, HashMap};
@@ -248,8 +249,10 @@ fn pack_objects(
     names: &[(Oid, String)],
 ) -> Result<String, StoreError> {
     let what = "git pack-objects";
-    let folder: PathBuf = private.join("rolling");
-    let _ = fs::remove_dir_all(&folder);
+    // A git that outlived a killed node may still write into its folder: it fails when that is gone.
+    let rolling: PathBuf = private.join("rolling");
+    let _ = fs::remove_dir_all(&rolling);
+    let folder = rolling.join(std::process::id().to_string());
     fs::create_dir_all(&folder).map_err(io_error(what))?;
     let mut child = crate::http::git(path)
         .args(["-c", "pack.threads=1", "-c", LARGE, "pack-objects"])

@@ -8,7 +8,9 @@ use std::time::Instant;
 use instar_attest::{ChainId, json};
 
 use super::objects::{Objects, our_id};
-use super::{OpenOptions, PRIVATE_DIR, Store, StoreError, TIP_REF, TRUNK_REF, Writer, io_error};
+use super::{
+    MAX_PACKS, OpenOptions, PRIVATE_DIR, Store, StoreError, TIP_REF, TRUNK_REF, Writer, io_error,
+};
 use super::{blocks, flush, lanes};
 use crate::certificate::Certificate;
 use crate::genesis::Genesis;
@@ -244,6 +246,9 @@ fn open_writer(path: &Path, options: &OpenOptions) -> Result<(Writer, Records), 
         mark_path: options.lane_mark.clone(),
         flushed_at: Instant::now(),
         heights_on_disk: 0,
+        // The packs of before are unknown, so that the first one written looks after them.
+        packs_written: MAX_PACKS,
+        maintenance: None,
         _lock: lock,
     };
     Ok((writer, records))
