@@ -41,8 +41,8 @@ pub enum ReplaceError {
         slot: String,
     },
     /// The release could not take over the dapp's state.
-    #[error("the migration failed")]
-    Migration,
+    #[error("the migration failed: {0}")]
+    Migration(String),
 }
 
 impl From<StateError> for ReplaceError {
@@ -99,8 +99,8 @@ pub fn replace(
         digests: BTreeMap::new(),
     };
     let before: SlotRecord = record::expect(&m.state, &keys::slot(slot))?;
-    if !upgrade::migrate(&mut m, dapp, &before, release, parsed.number)? {
-        return Err(ReplaceError::Migration);
+    if let Some(why) = upgrade::migrate(&mut m, dapp, &before, release, parsed.number)? {
+        return Err(ReplaceError::Migration(why));
     }
     let taken = SlotRecord {
         number: parsed.number,

@@ -1,5 +1,7 @@
 //! What consensus asks of the node: a block to propose, the merge test, and what to do with a decision.
 
+use std::future::Future;
+
 use bytes::Bytes;
 use instar_consensus::{Candidate, Host, Next, Origin, Proposed, Start, Verdict};
 use instar_ledger::Certificate;
@@ -51,6 +53,11 @@ impl Host for NodeHost {
                 std::process::exit(1)
             }
         }
+    }
+
+    fn grown(&mut self, certificate: Certificate) -> impl Future<Output = ()> + Send {
+        let node = self.0.clone();
+        async move { node.with_core(move |core| core.grown(certificate)).await }
     }
 
     async fn decided_payload(&mut self, height: u64) -> Option<(Certificate, Bytes)> {

@@ -3,7 +3,7 @@
 use tracing_subscriber::EnvFilter;
 
 /// What is logged unless `INSTAR_LOG` says otherwise: our own events, and only trouble of the libraries.
-const DEFAULT: &str = "warn,instar_node=info,instar_consensus=info,instar_ipfs=info,libp2p=error,arc_malachitebft_network=error";
+const DEFAULT: &str = "warn,instar_node=info,instar_consensus=info,instar_ipfs=info,libp2p=error,arc_malachitebft_network=error,arc_malachitebft_discovery=error";
 
 /// Installs the log. A second call changes nothing.
 pub fn init() {

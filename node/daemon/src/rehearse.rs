@@ -53,8 +53,15 @@ pub struct Rehearsed {
 #[error("the rehearsal failed: {0}")]
 pub struct RehearsalError(pub String);
 
-fn fail(e: impl std::fmt::Display) -> RehearsalError {
-    RehearsalError(e.to_string())
+/// The error with its causes: the other side of the pipe reads text only.
+fn fail(e: impl std::error::Error) -> RehearsalError {
+    let mut text = e.to_string();
+    let mut source = e.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    RehearsalError(text)
 }
 
 /// Writes a state's keys and values, one hex pair a line.

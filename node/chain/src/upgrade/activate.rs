@@ -22,7 +22,7 @@ pub(super) fn at_height(m: &mut Machine<'_>, proposal: &mut Proposal) -> Result<
         let detail = "the dapp was left out of the block of its activation";
         return void(m, proposal, "migration-unavailable", detail);
     }
-    if !slot::migrate(m, &dapp, &before, &release, proposal.number)? {
+    if slot::migrate(m, &dapp, &before, &release, proposal.number)?.is_some() {
         let detail = "the new release could not take over the state";
         return void(m, proposal, "migration-failed", detail);
     }

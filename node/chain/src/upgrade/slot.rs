@@ -12,14 +12,15 @@ use crate::keys;
 use crate::machine::Machine;
 use crate::record::{self, HistoryEntry, SlotRecord};
 
-/// Lets a dapp's new release rewrite its key space. False if it could not, which is the release's fault.
+/// Lets a dapp's new release rewrite its key space. Why it could not, where it could not: that is the release's fault.
+/// The text is for logs only, since it need not be the same on every node.
 pub(crate) fn migrate(
     m: &mut Machine<'_>,
     dapp: &str,
     slot: &SlotRecord,
     release: &str,
     number: u64,
-) -> Result<bool, BlockError> {
+) -> Result<Option<String>, BlockError> {
     let migration = Migration {
         from: slot.release.clone(),
         from_number: slot.number,
@@ -28,14 +29,16 @@ pub(crate) fn migrate(
     match dapps::call(m, dapp, release, Vec::new(), Some(migration)) {
         Ok(result) => {
             dapps::keep(m, dapp, &result);
-            Ok(true)
+            Ok(None)
         }
         Err(CallError::State(error)) => Err(error.into()),
         Err(CallError::Dapp(DappFailure::Abstain(why))) => Err(BlockError::Abstain {
             dapp: dapp.to_owned(),
             why,
         }),
-        Err(CallError::Dapp(DappFailure::Crash(_) | DappFailure::Protocol(_))) => Ok(false),
+        Err(CallError::Dapp(failure @ (DappFailure::Crash(_) | DappFailure::Protocol(_)))) => {
+            Ok(Some(failure.to_string()))
+        }
     }
 }
 

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use instar_attest::ChainId;
-use instar_attest::release::Source;
 
 use super::chain::Admitted;
 use super::report::Upgrade;

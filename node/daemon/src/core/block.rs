@@ -272,6 +272,15 @@ impl Core {
         Ok(())
     }
 
+    /// Takes the head's certificate with the precommits that came after the decision: the next block carries it.
+    pub fn grown(&mut self, certificate: Certificate) {
+        let known = self.head.certificate.as_ref();
+        let more = known.is_some_and(|k| k.block == certificate.block && k.signatures.len() < certificate.signatures.len());
+        if more {
+            self.head.certificate = Some(certificate);
+        }
+    }
+
     fn validators_at(&self, height: u64) -> Result<instar_ledger::ValidatorSet, CoreError> {
         // The set of a height is fixed by the state after the height before it.
         let before = height.saturating_sub(1);

@@ -64,12 +64,13 @@ pub(super) async fn gather(node: &Shared, known: &Known) -> Result<(Me, LocalFac
 fn retry_stagings(local: &mut super::Local) {
     let super::Local { staging, failures, .. } = local;
     for (release, (count, ticks)) in failures.iter_mut() {
-        if *count >= MAX_STAGINGS || !matches!(staging.get(release), Some(Staging::Failed(_))) {
+        // No ticks left and still running means that another try is under way.
+        if *count >= MAX_STAGINGS || *ticks == 0 || staging.get(release) != Some(&Staging::Running) {
             continue;
         }
-        match ticks.checked_sub(1) {
-            Some(left) => *ticks = left,
-            None => drop(staging.remove(release)),
+        *ticks -= 1;
+        if *ticks == 0 {
+            staging.remove(release);
         }
     }
 }

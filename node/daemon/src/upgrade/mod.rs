@@ -122,7 +122,9 @@ fn start_staging(node: &Shared, known: &Known, proposal: Proposal) {
                 tracing::warn!(release, why, "staging failed");
                 let failures = local.failures.entry(release.clone()).or_default();
                 *failures = (failures.0 + 1, RETRY_TICKS);
-                local.staging.insert(release, Staging::Failed(why));
+                // What is tried again is not failed yet: a failure is told to the ledger at once, and stands there.
+                let given_up = failures.0 >= MAX_STAGINGS;
+                local.staging.insert(release, if given_up { Staging::Failed(why) } else { Staging::Running });
             }
         }
     });
