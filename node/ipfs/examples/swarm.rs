@@ -1,7 +1,8 @@
 //! A peer by hand, for trying other IPFS implementations against it.
 //!
 //! `swarm serve FILE` prints an address and a CID and serves the file until it is killed;
-//! `swarm get ADDRESS CID` fetches a DAG from that address and prints what it took.
+//! `swarm get ADDRESS CID` fetches a DAG from that address and prints what it took. `RUST_LOG`
+//! chooses what is logged.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,6 +14,10 @@ type AnyError = Box<dyn std::error::Error>;
 
 #[tokio::main]
 async fn main() -> Result<(), AnyError> {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let folder = tempfile::tempdir()?;
     let store = Arc::new(BlockStore::open(&folder.path().join("blocks"))?);

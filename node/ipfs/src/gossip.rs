@@ -1,12 +1,12 @@
 //! Short messages to everybody: lane packs, entries, certificates.
 //!
-//! A publisher pushes the whole message to every peer it is connected to. Whoever gets it for the
-//! first time tells the others that it has it, and they ask for it if they lack it; so a message
-//! crosses each line once, and gets through a swarm that isn't fully meshed. The same offer is made
+//! A publisher pushes the whole message to every peer it is connected to, and names them. Whoever
+//! gets it for the first time tells its other peers that it has it, and they ask for it if they lack
+//! it; so a message crosses each line once, and gets through a swarm that isn't fully meshed. The same offer is made
 //! to a peer that connects, for messages of the last seconds: who was away for a moment misses
 //! nothing. A message is as trustworthy as its content: what must be authentic is signed inside.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,8 +20,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use crate::outbox::Outbox;
+use crate::wire::Frames;
 use crate::wire::gossip::{Frame, Push};
-use crate::wire::read_frame;
 
 pub(crate) const PROTOCOL: StreamProtocol = StreamProtocol::new("/instar/gossip/1");
 
@@ -31,8 +31,11 @@ pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Longest topic.
 pub const MAX_TOPIC_BYTES: usize = 128;
 
-/// A message, its topic and what protobuf puts around them.
-const MAX_FRAME_BYTES: usize = MAX_MESSAGE_BYTES + 1024;
+/// Most peers that a publisher names; it has no more.
+const MAX_REACH: usize = 256;
+
+/// A message, its topic, the peers named and what protobuf puts around them.
+const MAX_FRAME_BYTES: usize = MAX_MESSAGE_BYTES + 64 * MAX_REACH + 1024;
 
 /// What a subscriber may leave unread. Beyond that new messages are dropped for it, and said so.
 pub const MAX_UNREAD_BYTES: usize = 64 * 1024 * 1024;
@@ -49,6 +52,10 @@ const MAX_SEEN: usize = 65_536;
 
 /// A want is asked of another peer after this time without an answer.
 const WANT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A message is offered to everybody once more after this time: a publisher may have died before it
+/// had pushed to all whom it named, and a line may have broken under a frame.
+const SECOND_OFFER_DELAY: Duration = Duration::from_secs(1);
 
 /// Most ids in one frame.
 const MAX_IDS_PER_FRAME: usize = 1024;
@@ -136,6 +143,8 @@ struct State {
     offered_bytes: usize,
     /// Messages that were asked for: whom, when, and who else has it.
     wanted: HashMap<Id, Wanted>,
+    /// Messages to offer once more; a task waits to do so unless this is empty.
+    second_offers: Vec<Id>,
 }
 
 struct Wanted {
@@ -260,7 +269,7 @@ impl Gossip {
     }
 
     /// Pushes a message to every connected peer; says to how many.
-    pub fn publish(&self, topic: &str, data: &[u8]) -> Result<usize, PublishError> {
+    pub fn publish(self: &Arc<Self>, topic: &str, data: &[u8]) -> Result<usize, PublishError> {
         if data.len() > MAX_MESSAGE_BYTES {
             return Err(PublishError::TooLarge { bytes: data.len() });
         }
@@ -269,31 +278,45 @@ impl Gossip {
         }
         let mut nonce = vec![0; NONCE_BYTES];
         getrandom::fill(&mut nonce).map_err(|_| PublishError::Random)?;
-        let push = Push {
-            topic: topic.to_owned(),
-            nonce,
-            data: data.to_vec(),
-        };
-        let id = id_of(&push);
-        let frame: Arc<[u8]> = Frame {
-            push: Some(push),
-            ..Frame::default()
-        }
-        .encode_to_vec()
-        .into();
         let now = Instant::now();
-        // Noting it before looking who is there: who connects meanwhile gets the offer.
-        let peers = {
+        let (peers, id, frame) = {
             let mut state = self.lock();
+            let peers = state.peers.clone();
+            let push = Push {
+                topic: topic.to_owned(),
+                nonce,
+                data: data.to_vec(),
+                reach: peers.iter().map(|peer| peer.to_bytes()).collect(),
+            };
+            let id = id_of(&push);
+            let frame: Arc<[u8]> = Frame {
+                push: Some(push),
+                ..Frame::default()
+            }
+            .encode_to_vec()
+            .into();
+            // Under one lock with the list of peers: who connects meanwhile gets the offer.
             state.first_sight(id, now);
             state.offer(id, &frame, now);
-            state.peers.clone()
+            (peers, id, frame)
         };
+        self.offer_again(id);
         let mut sent = 0;
         for peer in peers {
             match self.outbox.try_send(peer, Arc::clone(&frame)) {
                 Ok(()) => sent += 1,
-                Err(error) => tracing::warn!(%peer, %error, topic, "a message was not sent"),
+                Err(error) => {
+                    tracing::warn!(%peer, %error, topic, "a message was not sent");
+                    // An offer may still fit, and nobody else will make one.
+                    let have = vec![id.to_vec()];
+                    self.send(
+                        peer,
+                        Frame {
+                            have,
+                            ..Frame::default()
+                        },
+                    );
+                }
             }
         }
         Ok(sent)
@@ -336,6 +359,43 @@ impl Gossip {
         self.want(asks);
     }
 
+    /// Offers a message to every peer after [`SECOND_OFFER_DELAY`]; who has it ignores that.
+    fn offer_again(self: &Arc<Self>, id: Id) {
+        let mut state = self.lock();
+        state.second_offers.push(id);
+        if state.second_offers.len() > 1 {
+            return;
+        }
+        drop(state);
+        let gossip = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(SECOND_OFFER_DELAY).await;
+            let Some(gossip) = gossip.upgrade() else {
+                return;
+            };
+            let (peers, ids) = {
+                let mut state = gossip.lock();
+                (
+                    state.peers.clone(),
+                    std::mem::take(&mut state.second_offers),
+                )
+            };
+            for ids in ids.chunks(MAX_IDS_PER_FRAME) {
+                let have: Vec<Vec<u8>> = ids.iter().map(|id| id.to_vec()).collect();
+                for peer in &peers {
+                    let have = have.clone();
+                    gossip.send(
+                        *peer,
+                        Frame {
+                            have,
+                            ..Frame::default()
+                        },
+                    );
+                }
+            }
+        });
+    }
+
     fn want(&self, asks: Vec<(PeerId, Id)>) {
         for (peer, id) in asks {
             let want = vec![id.to_vec()];
@@ -355,17 +415,17 @@ impl Gossip {
     }
 
     /// Reads one stream that a peer opened until it ends or breaks a rule.
-    pub async fn read(self: Arc<Self>, peer: PeerId, mut stream: Stream) {
+    pub async fn read(self: Arc<Self>, peer: PeerId, mut frames: Frames<Stream>) {
         loop {
-            let bytes = match read_frame(&mut stream, MAX_FRAME_BYTES).await {
-                Ok(Some(bytes)) => bytes,
+            let held = match frames.next(MAX_FRAME_BYTES).await {
+                Ok(Some(held)) => held,
                 Ok(None) => return,
                 Err(error) => {
                     tracing::debug!(%peer, %error, "a gossip stream broke off");
                     return;
                 }
             };
-            let frame = match Frame::decode(bytes.as_slice()) {
+            let frame = match Frame::decode(held.bytes.as_slice()) {
                 Ok(frame) => frame,
                 Err(error) => {
                     tracing::warn!(%peer, %error, "not a gossip frame");
@@ -380,7 +440,7 @@ impl Gossip {
         }
     }
 
-    fn on_push(&self, peer: PeerId, push: Push) {
+    fn on_push(self: &Arc<Self>, peer: PeerId, push: Push) {
         if push.data.len() > MAX_MESSAGE_BYTES
             || push.nonce.len() != NONCE_BYTES
             || push.topic.is_empty()
@@ -405,8 +465,18 @@ impl Gossip {
             state.offer(id, &frame.encode_to_vec().into(), now);
             let bytes = push.data;
             state.deliver(&topic, &Message { peer, bytes });
-            state.peers.iter().copied().filter(|p| *p != peer).collect()
+            let reach: HashSet<PeerId> = push
+                .reach
+                .iter()
+                .take(MAX_REACH)
+                .filter_map(|peer| PeerId::from_bytes(peer).ok())
+                .collect();
+            let others = state.peers.iter().copied();
+            others
+                .filter(|other| *other != peer && !reach.contains(other))
+                .collect()
         };
+        self.offer_again(id);
         for other in others {
             let have = vec![id.to_vec()];
             self.send(
@@ -476,5 +546,91 @@ impl Gossip {
                 let _ = self.outbox.try_send(peer, frame);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::streams::Streams;
+
+    fn gossip() -> Arc<Gossip> {
+        let (_, opener, _) = Streams::new(vec![PROTOCOL]);
+        Arc::new(Gossip::new(Outbox::new(PROTOCOL, opener)))
+    }
+
+    fn push(data: &[u8]) -> Push {
+        Push {
+            topic: "t".into(),
+            nonce: vec![7; NONCE_BYTES],
+            data: data.to_vec(),
+            reach: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_echo_is_not_delivered_and_a_broken_message_neither() {
+        let gossip = gossip();
+        let (one, other) = (PeerId::random(), PeerId::random());
+        let mut inbox = gossip.subscribe("t");
+        gossip.on_push(one, push(b"x"));
+        gossip.on_push(other, push(b"x"));
+        let mut short = push(b"y");
+        short.nonce.pop();
+        gossip.on_push(one, short);
+        assert_eq!(inbox.recv().await.unwrap().peer, one);
+        assert!(inbox.messages.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_offered_is_wanted_once_and_then_from_the_next() {
+        let gossip = gossip();
+        let (one, other) = (PeerId::random(), PeerId::random());
+        let id = id_of(&push(b"x"));
+        gossip.on_have(one, &[id.to_vec()]);
+        gossip.on_have(other, &[id.to_vec()]);
+        assert_eq!(gossip.lock().wanted[&id].of, one);
+        gossip.on_disconnected(one);
+        assert_eq!(gossip.lock().wanted[&id].of, other, "the first is gone");
+        gossip.on_push(other, push(b"x"));
+        assert!(gossip.lock().wanted.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_subscriber_that_reads_nothing_costs_a_bounded_amount() {
+        let gossip = gossip();
+        let peer = PeerId::random();
+        let mut inbox = gossip.subscribe("t");
+        let large = vec![0; MAX_MESSAGE_BYTES];
+        let room = MAX_UNREAD_BYTES / MAX_MESSAGE_BYTES;
+        for number in 0..room + 5 {
+            let mut message = push(&large);
+            message.nonce[..8].copy_from_slice(&(number as u64).to_be_bytes());
+            gossip.on_push(peer, message);
+        }
+        assert!(gossip.lock().offered_bytes <= MAX_OFFERED_BYTES);
+        for _ in 0..room {
+            inbox.messages.try_recv().unwrap();
+        }
+        assert!(inbox.messages.try_recv().is_err(), "the rest was dropped");
+    }
+
+    #[test]
+    fn what_was_seen_is_remembered_up_to_a_bound() {
+        let mut state = State::default();
+        let now = Instant::now();
+        let id = |number: usize| {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&number.to_be_bytes());
+            id
+        };
+        for number in 0..MAX_SEEN + 10 {
+            assert!(state.first_sight(id(number), now));
+        }
+        assert!(!state.first_sight(id(MAX_SEEN), now));
+        assert!(state.seen.len() <= MAX_SEEN);
+        assert!(state.first_sight(id(0), now), "the oldest is forgotten");
+        let later = now + SEEN_TIME + Duration::from_secs(1);
+        assert!(state.first_sight(id(MAX_SEEN), later), "and so is the old");
     }
 }

@@ -1,8 +1,7 @@
 //! The peer: start, connect, fetch, publish, stop.
 
-use std::collections::HashMap;
 use std::error::Error;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cid::Cid;
@@ -22,13 +21,10 @@ use crate::gossip::{self, Gossip, PublishError, Subscription};
 use crate::outbox::Outbox;
 use crate::streams::{Incoming, Streams};
 use crate::swarm::{self, Change, Command, Driver};
+use crate::wire::Gate;
 
 /// How long the operating system may take to open the listening socket.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Streams that one peer may keep open at a time, for both protocols together. A well-behaved one
-/// needs two; stock clients sometimes open one for each message.
-const MAX_STREAMS_PER_PEER: usize = 16;
 
 /// Why a peer can't start.
 #[derive(Debug, thiserror::Error)]
@@ -89,13 +85,16 @@ impl Peer {
             wants: Arc::new(Wants::default()),
         });
         let gossip = Arc::new(Gossip::new(Outbox::new(gossip::PROTOCOL, opener)));
+        let gate = Arc::new(Gate::new());
         let (commands, received) = mpsc::unbounded_channel();
         let (connected_now, connected) = watch::channel(Vec::new());
         let on_change = {
             let (bitswap, gossip) = (Arc::clone(&bitswap), Arc::clone(&gossip));
+            let gate = Arc::clone(&gate);
             move |change| match change {
                 Change::Connected(peer) => gossip.on_connected(peer),
                 Change::Disconnected(peer) => {
+                    gate.drop_peer(&peer);
                     gossip.on_disconnected(peer);
                     bitswap.outbox.drop_peer(&peer);
                     bitswap.wants.on_disconnect(peer);
@@ -105,7 +104,12 @@ impl Peer {
         let driver = Driver::new(swarm, received, connected_now, Box::new(on_change));
         let tasks = vec![
             tokio::spawn(driver.run()),
-            tokio::spawn(accept(accepted, Arc::clone(&bitswap), Arc::clone(&gossip))),
+            tokio::spawn(accept(
+                accepted,
+                gate,
+                Arc::clone(&bitswap),
+                Arc::clone(&gossip),
+            )),
         ];
         let id = peer_id_of(&config.seed);
         let addresses = addresses
@@ -236,13 +240,14 @@ async fn listen(
     }
 }
 
-/// Gives each stream that a peer opens a reader of its own, a bounded number a peer.
+/// Gives each stream that a peer opens a reader of its own. How many streams there can be is
+/// bounded by the transport, and what they hold by the gate.
 async fn accept(
     mut accepted: mpsc::UnboundedReceiver<Incoming>,
+    gate: Arc<Gate>,
     bitswap: Arc<Bitswap>,
     gossip: Arc<Gossip>,
 ) {
-    let open: Arc<Mutex<HashMap<PeerId, usize>>> = Arc::default();
     let mut readers = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
@@ -250,56 +255,15 @@ async fn accept(
                 let Some(Incoming { peer, protocol, stream }) = incoming else {
                     return;
                 };
-                let Some(slot) = Slot::take(&open, peer) else {
-                    tracing::warn!(%peer, "a peer opens too many streams");
-                    continue;
-                };
-                let (bitswap, gossip) = (Arc::clone(&bitswap), Arc::clone(&gossip));
-                readers.spawn(async move {
-                    let _slot = slot;
-                    if protocol == bitswap::PROTOCOL {
-                        bitswap.read(peer, stream).await;
-                    } else {
-                        gossip.read(peer, stream).await;
-                    }
-                });
+                let frames = gate.frames(peer, stream);
+                if protocol == bitswap::PROTOCOL {
+                    readers.spawn(Arc::clone(&bitswap).read(peer, frames));
+                } else {
+                    readers.spawn(Arc::clone(&gossip).read(peer, frames));
+                }
             }
             // Finished readers are reaped as they end.
             Some(_) = readers.join_next() => {}
-        }
-    }
-}
-
-/// One of the streams that a peer may have open.
-struct Slot {
-    open: Arc<Mutex<HashMap<PeerId, usize>>>,
-    peer: PeerId,
-}
-
-impl Slot {
-    fn take(open: &Arc<Mutex<HashMap<PeerId, usize>>>, peer: PeerId) -> Option<Self> {
-        let mut counts = open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(peer).or_default();
-        if *count >= MAX_STREAMS_PER_PEER {
-            return None;
-        }
-        *count += 1;
-        drop(counts);
-        Some(Self {
-            open: Arc::clone(open),
-            peer,
-        })
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut counts = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.peer);
-            }
         }
     }
 }

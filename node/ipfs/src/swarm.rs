@@ -31,8 +31,9 @@ const MAX_REDIAL_DELAY: Duration = Duration::from_secs(2);
 /// Most peers connected at a time; more are hung up on.
 const MAX_PEERS: usize = 256;
 
-/// Streams of one connection that may be open at a time.
-const MAX_STREAMS_PER_CONNECTION: usize = 128;
+/// Streams of one connection that may be open at a time; the connection is cut beyond that. Stock
+/// clients open one for each message, some fifty at once.
+const MAX_STREAMS_PER_CONNECTION: usize = 256;
 
 #[derive(NetworkBehaviour)]
 pub struct Behaviour {

@@ -1,17 +1,108 @@
 //! Frames on a stream (length as a varint, then that many bytes) and the messages inside them.
 
+use std::collections::HashMap;
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use libp2p::PeerId;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What a frame may claim before more than this is allocated: the rest only as it arrives.
 const TRUSTED_BYTES: usize = 64 * 1024;
 
-/// Reads one frame of at most `max` bytes; `None` at a clean end of the stream.
-pub async fn read_frame<S: AsyncRead + Unpin>(
+/// Frames of one peer that are in memory at a time. Stock clients open a stream for each message,
+/// dozens at once; the rest of them wait in the transport.
+const MAX_FRAMES_PER_PEER: usize = 8;
+
+/// Frames of all peers that are in memory at a time: with the largest ones this is 128 MiB.
+const MAX_FRAMES: usize = 32;
+
+/// How long a frame may take once it has begun, so that a slow one doesn't keep others out.
+const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bounds what peers can make us hold, however many streams they open.
+#[derive(Debug)]
+pub struct Gate {
+    all: Arc<Semaphore>,
+    peers: Mutex<HashMap<PeerId, Arc<Semaphore>>>,
+}
+
+impl Gate {
+    pub fn new() -> Self {
+        Self {
+            all: Arc::new(Semaphore::new(MAX_FRAMES)),
+            peers: Mutex::default(),
+        }
+    }
+
+    /// The frames on a stream that `peer` opened.
+    pub fn frames<S>(&self, peer: PeerId, stream: S) -> Frames<S> {
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = peers
+            .entry(peer)
+            .or_insert_with(|| Arc::new(Semaphore::new(MAX_FRAMES_PER_PEER)));
+        Frames {
+            stream,
+            own: Arc::clone(own),
+            all: Arc::clone(&self.all),
+        }
+    }
+
+    /// Forgets a peer that is gone; its last streams keep what they hold.
+    pub fn drop_peer(&self, peer: &PeerId) {
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.remove(peer);
+    }
+}
+
+/// A frame, counted as long as it is kept.
+#[derive(Debug)]
+pub struct Frame {
+    pub bytes: Vec<u8>,
+    _turn: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+}
+
+/// Reads frames from one stream.
+#[derive(Debug)]
+pub struct Frames<S> {
+    stream: S,
+    own: Arc<Semaphore>,
+    all: Arc<Semaphore>,
+}
+
+impl<S: AsyncRead + Unpin> Frames<S> {
+    /// The next frame, of at most `max` bytes; `None` at a clean end of the stream.
+    pub async fn next(&mut self, max: usize) -> io::Result<Option<Frame>> {
+        // An idle stream waits here and costs nobody a turn.
+        let Some(length) = read_length(&mut self.stream, max).await? else {
+            return Ok(None);
+        };
+        let closed = |_| io::Error::other("the peer is shutting down");
+        let own = Arc::clone(&self.own)
+            .acquire_owned()
+            .await
+            .map_err(closed)?;
+        let all = Arc::clone(&self.all)
+            .acquire_owned()
+            .await
+            .map_err(closed)?;
+        let body = read_body(&mut self.stream, length);
+        let bytes = tokio::time::timeout(FRAME_TIMEOUT, body)
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        Ok(Some(Frame {
+            bytes,
+            _turn: (own, all),
+        }))
+    }
+}
+
+async fn read_length<S: AsyncRead + Unpin>(
     stream: &mut S,
     max: usize,
-) -> io::Result<Option<Vec<u8>>> {
+) -> io::Result<Option<usize>> {
     let length = match unsigned_varint::aio::read_u32(&mut *stream).await {
         Ok(length) => length as usize,
         Err(unsigned_varint::io::ReadError::Io(e)) if e.kind() == io::ErrorKind::UnexpectedEof => {
@@ -23,12 +114,16 @@ pub async fn read_frame<S: AsyncRead + Unpin>(
         let why = format!("a frame claims {length} bytes, over the limit of {max}");
         return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }
-    let mut frame = Vec::with_capacity(length.min(TRUSTED_BYTES));
-    stream.take(length as u64).read_to_end(&mut frame).await?;
-    if frame.len() != length {
+    Ok(Some(length))
+}
+
+async fn read_body<S: AsyncRead + Unpin>(stream: &mut S, length: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(length.min(TRUSTED_BYTES));
+    stream.take(length as u64).read_to_end(&mut bytes).await?;
+    if bytes.len() != length {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    Ok(Some(frame))
+    Ok(bytes)
 }
 
 /// Writes one frame; the caller flushes.
@@ -143,5 +238,74 @@ pub mod gossip {
         pub nonce: Vec<u8>,
         #[prost(bytes = "vec", tag = "3")]
         pub data: Vec<u8>,
+        /// Peers to whom the publisher pushes it, so that nobody offers it to them meanwhile.
+        #[prost(bytes = "vec", repeated, tag = "4")]
+        pub reach: Vec<Vec<u8>>,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::io::Cursor;
+
+    use super::*;
+
+    fn frames(bytes: Vec<u8>) -> Frames<Cursor<Vec<u8>>> {
+        Gate::new().frames(PeerId::random(), Cursor::new(bytes))
+    }
+
+    #[tokio::test]
+    async fn frames_come_out_as_they_went_in() {
+        let mut bytes = Vec::new();
+        for frame in [&b""[..], b"x", &[7; 100_000]] {
+            write_frame(&mut bytes, frame).await.unwrap();
+        }
+        let mut frames = frames(bytes);
+        assert_eq!(frames.next(100_000).await.unwrap().unwrap().bytes, b"");
+        assert_eq!(frames.next(100_000).await.unwrap().unwrap().bytes, b"x");
+        assert_eq!(
+            frames.next(100_000).await.unwrap().unwrap().bytes,
+            [7; 100_000]
+        );
+        assert!(frames.next(100_000).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_claims_too_much_or_ends_early_is_an_error() {
+        let claim = |length: usize| {
+            let mut buffer = unsigned_varint::encode::usize_buffer();
+            unsigned_varint::encode::usize(length, &mut buffer).to_vec()
+        };
+        assert!(frames(claim(1001)).next(1000).await.is_err());
+        assert!(
+            frames(claim(1000)).next(1000).await.is_err(),
+            "nothing follows"
+        );
+        assert!(
+            frames(vec![0xff; 20]).next(1000).await.is_err(),
+            "no varint"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_peer_waits_for_its_turn() {
+        let gate = Gate::new();
+        let peer = PeerId::random();
+        let mut kept = Vec::new();
+        for _ in 0..MAX_FRAMES_PER_PEER {
+            let frame = gate.frames(peer, Cursor::new(vec![1, 9])).next(10).await;
+            kept.push(frame.unwrap().unwrap());
+        }
+        let mut more = gate.frames(peer, Cursor::new(vec![1, 9]));
+        let wait = Duration::from_millis(50);
+        assert!(tokio::time::timeout(wait, more.next(10)).await.is_err());
+        let other = gate
+            .frames(PeerId::random(), Cursor::new(vec![1, 9]))
+            .next(10)
+            .await;
+        assert!(other.unwrap().is_some(), "another peer is not held up");
+        kept.pop();
+        let mut more = gate.frames(peer, Cursor::new(vec![1, 9]));
+        assert!(more.next(10).await.unwrap().is_some());
     }
 }

@@ -14,8 +14,8 @@ use prost::Message as _;
 
 use crate::config::SharedBlocks;
 use crate::outbox::Outbox;
+use crate::wire::Frames;
 use crate::wire::bitswap::{Entry, MAX_FRAME_BYTES, Message, PresenceType, WantType, Wantlist};
-use crate::wire::read_frame;
 use wants::Wants;
 
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/bitswap/1.2.0");
@@ -29,9 +29,9 @@ pub struct Bitswap {
 
 impl Bitswap {
     /// Reads one stream that a peer opened until it ends or breaks a rule.
-    pub async fn read(self: Arc<Self>, peer: PeerId, mut stream: Stream) {
+    pub async fn read(self: Arc<Self>, peer: PeerId, mut frames: Frames<Stream>) {
         loop {
-            let frame = match read_frame(&mut stream, MAX_FRAME_BYTES).await {
+            let frame = match frames.next(MAX_FRAME_BYTES).await {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return,
                 Err(error) => {
@@ -39,14 +39,13 @@ impl Bitswap {
                     return;
                 }
             };
-            let message = match Message::decode(frame.as_slice()) {
+            let message = match Message::decode(frame.bytes.as_slice()) {
                 Ok(message) => message,
                 Err(error) => {
                     tracing::debug!(%peer, %error, "not a bitswap message");
                     return;
                 }
             };
-            drop(frame);
             for block in message.payload {
                 self.receive(peer, &block.prefix, block.data);
             }
