@@ -192,12 +192,14 @@ impl Peer {
         self.shared.gossip.subscribe(topic)
     }
 
-    /// Closes the listener and all connections, and returns when that is done.
+    /// Closes the listener and all connections, ends all subscriptions, and returns when that is
+    /// done.
     pub async fn shutdown(&self) {
         let (done, closed) = oneshot::channel();
         if self.shared.commands.send(Command::Shutdown(done)).is_ok() {
             let _ = closed.await;
         }
+        self.shared.gossip.close();
     }
 }
 

@@ -149,4 +149,7 @@ async fn what_is_too_large_is_not_published() {
         Err(PublishError::Topic)
     );
     assert_eq!(node.peer.publish("t", b"alone").unwrap(), 0);
+    let mut inbox = node.peer.subscribe("t");
+    node.peer.shutdown().await;
+    assert_eq!(inbox.recv().await, None, "nothing comes after the end");
 }

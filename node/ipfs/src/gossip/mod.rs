@@ -1,24 +1,27 @@
 //! Short messages to everybody: lane packs, entries, certificates.
 //!
 //! A publisher pushes the whole message to every peer it is connected to, and names them. Whoever
-//! gets it for the first time tells its other peers that it has it, and they ask for it if they lack
-//! it; so a message crosses each line once, and gets through a swarm that isn't fully meshed. The same offer is made
-//! to a peer that connects, for messages of the last seconds: who was away for a moment misses
-//! nothing. A message is as trustworthy as its content: what must be authentic is signed inside.
+//! gets it for the first time tells its other peers that it has it, and they ask for it if they
+//! lack it; so a message crosses each line once, and gets through a swarm that isn't fully meshed.
+//! The same offer is made to everybody a second later, and to a peer that connects, for messages of
+//! the last seconds: who was away for a moment misses nothing. A message is as trustworthy as its
+//! content: what must be authentic is signed inside.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+mod state;
+mod subscription;
+
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
 use libp2p::swarm::{Stream, StreamProtocol};
 use prost::Message as _;
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
 
+use self::state::{Id, MAX_SEEN, State, Wanted};
+use self::subscription::Subscriber;
+pub use self::subscription::{MAX_UNREAD_BYTES, Message, Subscription};
 use crate::outbox::Outbox;
 use crate::wire::Frames;
 use crate::wire::gossip::{Frame, Push};
@@ -37,19 +40,6 @@ const MAX_REACH: usize = 256;
 /// A message, its topic, the peers named and what protobuf puts around them.
 const MAX_FRAME_BYTES: usize = MAX_MESSAGE_BYTES + 64 * MAX_REACH + 1024;
 
-/// What a subscriber may leave unread. Beyond that new messages are dropped for it, and said so.
-pub const MAX_UNREAD_BYTES: usize = 64 * 1024 * 1024;
-
-/// How long a message is offered to peers that connect, and handed to those who ask.
-const OFFER_TIME: Duration = Duration::from_secs(20);
-/// Most bytes that are kept for that.
-const MAX_OFFERED_BYTES: usize = 32 * 1024 * 1024;
-
-/// How long an id is remembered, so that an echo is not taken for news.
-const SEEN_TIME: Duration = Duration::from_secs(120);
-/// Most ids remembered.
-const MAX_SEEN: usize = 65_536;
-
 /// A want is asked of another peer after this time without an answer.
 const WANT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -61,17 +51,6 @@ const SECOND_OFFER_DELAY: Duration = Duration::from_secs(1);
 const MAX_IDS_PER_FRAME: usize = 1024;
 
 const NONCE_BYTES: usize = 16;
-
-type Id = [u8; 32];
-
-/// A message as it came.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// The neighbour who handed it over; not always who wrote it.
-    pub peer: PeerId,
-    /// What was published.
-    pub bytes: Vec<u8>,
-}
 
 /// Why a message can't be published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,146 +69,9 @@ pub enum PublishError {
     Random,
 }
 
-/// The messages of one topic, in the order of their arrival; a [`futures::Stream`].
-#[derive(Debug)]
-pub struct Subscription {
-    messages: mpsc::UnboundedReceiver<Message>,
-    unread: Arc<AtomicUsize>,
-}
-
-impl Subscription {
-    /// The next message; `None` once the peer has shut down.
-    pub async fn recv(&mut self) -> Option<Message> {
-        std::future::poll_fn(|cx| self.poll_message(cx)).await
-    }
-
-    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
-        let next = self.messages.poll_recv(cx);
-        if let Poll::Ready(Some(message)) = &next {
-            self.unread
-                .fetch_sub(message.bytes.len(), Ordering::Relaxed);
-        }
-        next
-    }
-}
-
-impl futures::Stream for Subscription {
-    type Item = Message;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
-        self.poll_message(cx)
-    }
-}
-
-struct Subscriber {
-    messages: mpsc::UnboundedSender<Message>,
-    unread: Arc<AtomicUsize>,
-}
-
 pub(crate) struct Gossip {
     outbox: Outbox,
     state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    peers: Vec<PeerId>,
-    subscribers: HashMap<String, Vec<Subscriber>>,
-    /// When each id was first seen, and in which order.
-    seen: HashMap<Id, Instant>,
-    seen_order: VecDeque<Id>,
-    offered: HashMap<Id, Arc<[u8]>>,
-    offered_order: VecDeque<(Instant, Id)>,
-    offered_bytes: usize,
-    /// Messages that were asked for: whom, when, and who else has it.
-    wanted: HashMap<Id, Wanted>,
-    /// Messages to offer once more; a task waits to do so unless this is empty.
-    second_offers: Vec<Id>,
-}
-
-struct Wanted {
-    asked: Instant,
-    of: PeerId,
-    others: Vec<PeerId>,
-}
-
-impl State {
-    /// Remembers an id; false if it was known.
-    fn first_sight(&mut self, id: Id, now: Instant) -> bool {
-        while let Some(oldest) = self.seen_order.front() {
-            let expired = self
-                .seen
-                .get(oldest)
-                .is_none_or(|at| now.duration_since(*at) > SEEN_TIME);
-            if !expired && self.seen_order.len() < MAX_SEEN {
-                break;
-            }
-            if let Some(id) = self.seen_order.pop_front() {
-                self.seen.remove(&id);
-            }
-        }
-        if self.seen.contains_key(&id) {
-            return false;
-        }
-        self.seen.insert(id, now);
-        self.seen_order.push_back(id);
-        true
-    }
-
-    /// Keeps a frame for those who ask for it in the next seconds.
-    fn offer(&mut self, id: Id, frame: &Arc<[u8]>, now: Instant) {
-        self.offered_bytes += frame.len();
-        self.offered.insert(id, Arc::clone(frame));
-        self.offered_order.push_back((now, id));
-        self.expire_offers(now);
-    }
-
-    fn expire_offers(&mut self, now: Instant) {
-        while let Some((at, id)) = self.offered_order.front().copied() {
-            if self.offered_bytes <= MAX_OFFERED_BYTES && now.duration_since(at) <= OFFER_TIME {
-                break;
-            }
-            self.offered_order.pop_front();
-            if let Some(frame) = self.offered.remove(&id) {
-                self.offered_bytes -= frame.len();
-            }
-        }
-    }
-
-    /// Of the messages asked for in vain, asks the next peer who offered them.
-    fn ask_others(&mut self, now: Instant, in_vain: impl Fn(&Wanted) -> bool) -> Vec<(PeerId, Id)> {
-        let mut asks = Vec::new();
-        for (id, wanted) in &mut self.wanted {
-            if in_vain(wanted)
-                && let Some(other) = wanted.others.pop()
-            {
-                wanted.asked = now;
-                wanted.of = other;
-                asks.push((other, *id));
-            }
-        }
-        asks
-    }
-
-    fn deliver(&mut self, topic: &str, message: &Message) {
-        let Some(subscribers) = self.subscribers.get_mut(topic) else {
-            return;
-        };
-        let bytes = message.bytes.len();
-        subscribers.retain(|subscriber| {
-            let unread = subscriber.unread.load(Ordering::Relaxed);
-            if unread + bytes > MAX_UNREAD_BYTES {
-                tracing::warn!(
-                    topic,
-                    unread,
-                    "a subscriber is too slow; a message is dropped"
-                );
-                return true;
-            }
-            subscriber.unread.fetch_add(bytes, Ordering::Relaxed);
-            subscriber.messages.send(message.clone()).is_ok()
-        });
-    }
 }
 
 fn id_of(push: &Push) -> Id {
@@ -255,17 +97,16 @@ impl Gossip {
     }
 
     pub fn subscribe(&self, topic: &str) -> Subscription {
-        let (sender, messages) = mpsc::unbounded_channel();
-        let unread = Arc::new(AtomicUsize::new(0));
-        self.lock()
-            .subscribers
-            .entry(topic.to_owned())
-            .or_default()
-            .push(Subscriber {
-                messages: sender,
-                unread: Arc::clone(&unread),
-            });
-        Subscription { messages, unread }
+        let (subscriber, subscription) = Subscriber::new();
+        let mut state = self.lock();
+        let subscribers = state.subscribers.entry(topic.to_owned()).or_default();
+        subscribers.push(subscriber);
+        subscription
+    }
+
+    /// Ends all subscriptions.
+    pub fn close(&self) {
+        self.lock().subscribers.clear();
     }
 
     /// Pushes a message to every connected peer; says to how many.
@@ -551,6 +392,7 @@ impl Gossip {
 
 #[cfg(test)]
 mod tests {
+    use super::state::MAX_OFFERED_BYTES;
     use super::*;
     use crate::streams::Streams;
 
@@ -613,24 +455,5 @@ mod tests {
             inbox.messages.try_recv().unwrap();
         }
         assert!(inbox.messages.try_recv().is_err(), "the rest was dropped");
-    }
-
-    #[test]
-    fn what_was_seen_is_remembered_up_to_a_bound() {
-        let mut state = State::default();
-        let now = Instant::now();
-        let id = |number: usize| {
-            let mut id = [0; 32];
-            id[..8].copy_from_slice(&number.to_be_bytes());
-            id
-        };
-        for number in 0..MAX_SEEN + 10 {
-            assert!(state.first_sight(id(number), now));
-        }
-        assert!(!state.first_sight(id(MAX_SEEN), now));
-        assert!(state.seen.len() <= MAX_SEEN);
-        assert!(state.first_sight(id(0), now), "the oldest is forgotten");
-        let later = now + SEEN_TIME + Duration::from_secs(1);
-        assert!(state.first_sight(id(MAX_SEEN), later), "and so is the old");
     }
 }

@@ -1,0 +1,140 @@
+//! What a peer remembers of messages: seen, offered, wanted. No I/O; time is passed in.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use libp2p::PeerId;
+
+use super::subscription::{Message, Subscriber};
+
+/// How long a message is offered to peers that connect, and handed to those who ask.
+const OFFER_TIME: Duration = Duration::from_secs(20);
+/// Most bytes that are kept for that.
+pub const MAX_OFFERED_BYTES: usize = 32 * 1024 * 1024;
+
+/// How long an id is remembered, so that an echo is not taken for news.
+const SEEN_TIME: Duration = Duration::from_secs(120);
+/// Most ids remembered.
+pub const MAX_SEEN: usize = 65_536;
+
+/// What a message is known by.
+pub type Id = [u8; 32];
+
+/// The book of one peer.
+#[derive(Default)]
+pub struct State {
+    pub peers: Vec<PeerId>,
+    pub subscribers: HashMap<String, Vec<Subscriber>>,
+    /// When each id was first seen, and in which order.
+    pub seen: HashMap<Id, Instant>,
+    pub seen_order: VecDeque<Id>,
+    pub offered: HashMap<Id, Arc<[u8]>>,
+    pub offered_order: VecDeque<(Instant, Id)>,
+    pub offered_bytes: usize,
+    /// Messages that were asked for: whom, when, and who else has it.
+    pub wanted: HashMap<Id, Wanted>,
+    /// Messages to offer once more; a task waits to do so unless this is empty.
+    pub second_offers: Vec<Id>,
+}
+
+/// A message that was asked for.
+pub struct Wanted {
+    pub asked: Instant,
+    pub of: PeerId,
+    pub others: Vec<PeerId>,
+}
+
+impl State {
+    /// Remembers an id; false if it was known.
+    pub fn first_sight(&mut self, id: Id, now: Instant) -> bool {
+        while let Some(oldest) = self.seen_order.front() {
+            let expired = self
+                .seen
+                .get(oldest)
+                .is_none_or(|at| now.duration_since(*at) > SEEN_TIME);
+            if !expired && self.seen_order.len() < MAX_SEEN {
+                break;
+            }
+            if let Some(id) = self.seen_order.pop_front() {
+                self.seen.remove(&id);
+            }
+        }
+        if self.seen.contains_key(&id) {
+            return false;
+        }
+        self.seen.insert(id, now);
+        self.seen_order.push_back(id);
+        true
+    }
+
+    /// Keeps a frame for those who ask for it in the next seconds.
+    pub fn offer(&mut self, id: Id, frame: &Arc<[u8]>, now: Instant) {
+        self.offered_bytes += frame.len();
+        self.offered.insert(id, Arc::clone(frame));
+        self.offered_order.push_back((now, id));
+        self.expire_offers(now);
+    }
+
+    pub fn expire_offers(&mut self, now: Instant) {
+        while let Some((at, id)) = self.offered_order.front().copied() {
+            if self.offered_bytes <= MAX_OFFERED_BYTES && now.duration_since(at) <= OFFER_TIME {
+                break;
+            }
+            self.offered_order.pop_front();
+            if let Some(frame) = self.offered.remove(&id) {
+                self.offered_bytes -= frame.len();
+            }
+        }
+    }
+
+    /// Of the messages asked for in vain, asks the next peer who offered them.
+    pub fn ask_others(
+        &mut self,
+        now: Instant,
+        in_vain: impl Fn(&Wanted) -> bool,
+    ) -> Vec<(PeerId, Id)> {
+        let mut asks = Vec::new();
+        for (id, wanted) in &mut self.wanted {
+            if in_vain(wanted)
+                && let Some(other) = wanted.others.pop()
+            {
+                wanted.asked = now;
+                wanted.of = other;
+                asks.push((other, *id));
+            }
+        }
+        asks
+    }
+
+    pub fn deliver(&mut self, topic: &str, message: &Message) {
+        let Some(subscribers) = self.subscribers.get_mut(topic) else {
+            return;
+        };
+        subscribers.retain(|subscriber| subscriber.deliver(topic, message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_seen_is_remembered_up_to_a_bound() {
+        let mut state = State::default();
+        let now = Instant::now();
+        let id = |number: usize| {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&number.to_be_bytes());
+            id
+        };
+        for number in 0..MAX_SEEN + 10 {
+            assert!(state.first_sight(id(number), now));
+        }
+        assert!(!state.first_sight(id(MAX_SEEN), now));
+        assert!(state.seen.len() <= MAX_SEEN);
+        assert!(state.first_sight(id(0), now), "the oldest is forgotten");
+        let later = now + SEEN_TIME + Duration::from_secs(1);
+        assert!(state.first_sight(id(MAX_SEEN), later), "and so is the old");
+    }
+}
