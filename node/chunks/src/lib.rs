@@ -6,7 +6,7 @@
 //!
 //! The room has two halves. The *DAG half* is pure: it maps bytes to blocks and back, bounds what
 //! it reads, and knows no disk and no clock ([`profile`], [`block`], [`node`], [`add`], [`tree`],
-//! [`walk`]). The *store half* does the I/O ([`store`], [`export`]). Neither knows the network, and
+//! [`walk`]). The *store half* does the I/O ([`store`], [`mod@export`]). Neither knows the network, and
 //! neither knows file modes: those stand in a release or an image manifest and are applied by the
 //! caller.
 

@@ -53,21 +53,17 @@ impl BlockStore {
     ) -> Result<(), BlockError> {
         self.write("put", |table, _| {
             for (cid, bytes) in blocks {
-                let cid = canonical(cid)?;
-                verify(&cid, bytes)?;
-                if identity_content(&cid).is_some() {
-                    continue;
-                }
-                let key = cid.to_bytes();
-                // Content under an address never changes; writing it again would only wear the
-                // disk. A copy that went bad is replaced.
-                let held = table.get(key.as_slice()).map_err(failed("get"))?;
-                if held.is_some_and(|held| held.value() == bytes) {
-                    continue;
-                }
-                table.insert(key.as_slice(), bytes).map_err(failed("put"))?;
+                insert(table, cid, bytes)?;
             }
             Ok(())
+        })
+    }
+
+    /// Keeps a block without waiting for the disk: it is readable at once, and durable with the next
+    /// durable step, which a pin is. For blocks that come one by one before they are pinned.
+    pub fn put_later(&self, cid: &Cid, bytes: &[u8]) -> Result<(), BlockError> {
+        self.commit("put", Durability::None, |table, _| {
+            insert(table, cid, bytes)
         })
     }
 
@@ -181,15 +177,19 @@ impl BlockStore {
     fn write<T>(
         &self,
         what: &'static str,
-        change: impl FnOnce(
-            &mut redb::Table<'_, &'static [u8], &'static [u8]>,
-            &mut redb::Table<'_, &'static str, &'static [u8]>,
-        ) -> Result<T, BlockError>,
+        change: impl FnOnce(&mut BlockTable<'_>, &mut PinTable<'_>) -> Result<T, BlockError>,
+    ) -> Result<T, BlockError> {
+        self.commit(what, Durability::Immediate, change)
+    }
+
+    fn commit<T>(
+        &self,
+        what: &'static str,
+        durability: Durability,
+        change: impl FnOnce(&mut BlockTable<'_>, &mut PinTable<'_>) -> Result<T, BlockError>,
     ) -> Result<T, BlockError> {
         let mut write = self.db.begin_write().map_err(failed(what))?;
-        write
-            .set_durability(Durability::Immediate)
-            .map_err(failed(what))?;
+        write.set_durability(durability).map_err(failed(what))?;
         let result = {
             let mut blocks = write.open_table(BLOCKS).map_err(failed(what))?;
             let mut pins = write.open_table(PINS).map_err(failed(what))?;
@@ -198,6 +198,26 @@ impl BlockStore {
         write.commit().map_err(failed(what))?;
         Ok(result)
     }
+}
+
+type BlockTable<'a> = redb::Table<'a, &'static [u8], &'static [u8]>;
+type PinTable<'a> = redb::Table<'a, &'static str, &'static [u8]>;
+
+fn insert(table: &mut BlockTable<'_>, cid: &Cid, bytes: &[u8]) -> Result<(), BlockError> {
+    let cid = canonical(cid)?;
+    verify(&cid, bytes)?;
+    if identity_content(&cid).is_some() {
+        return Ok(());
+    }
+    let key = cid.to_bytes();
+    // Content under an address never changes; writing it again would only wear the disk. A copy
+    // that went bad is replaced.
+    let held = table.get(key.as_slice()).map_err(failed("get"))?;
+    if held.is_some_and(|held| held.value() == bytes) {
+        return Ok(());
+    }
+    table.insert(key.as_slice(), bytes).map_err(failed("put"))?;
+    Ok(())
 }
 
 impl Blocks for BlockStore {

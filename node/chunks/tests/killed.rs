@@ -26,9 +26,18 @@ fn child() {
     let path = std::env::var(CHILD).unwrap();
     let store = BlockStore::open(Path::new(&path)).unwrap();
     let start = store.len().unwrap() as u32;
-    for number in (start..).step_by(5) {
+    // What a kill left half done is begun again.
+    for number in (start / 5 * 5..).step_by(5) {
         let blocks: Vec<_> = (number..number + 5).map(block).collect();
-        store.put_many(&blocks).unwrap();
+        if number % 2 == 0 {
+            store.put_many(&blocks).unwrap();
+        } else {
+            // One by one, and durable with the pin.
+            for (cid, bytes) in &blocks {
+                store.put_later(cid, bytes).unwrap();
+            }
+            store.pin("last", &blocks[4].0).unwrap();
+        }
         println!("kept {number}");
         std::io::stdout().flush().unwrap();
     }
@@ -66,7 +75,10 @@ fn a_killed_writer_loses_nothing_that_was_acknowledged() {
             held >= acknowledged,
             "{held} held, {acknowledged} acknowledged"
         );
-        assert_eq!(held % 5, 0, "a batch is whole or not there");
+        assert!(
+            held < acknowledged + 10,
+            "{held} held, {acknowledged} acknowledged"
+        );
         for number in 0..held {
             let (cid, bytes) = block(number);
             assert!(store.get(&cid).unwrap() == Some(bytes), "block {number}");

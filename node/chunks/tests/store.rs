@@ -201,6 +201,25 @@ fn flip(path: &Path, pattern: &[u8]) {
 }
 
 #[test]
+fn a_block_that_is_kept_later_is_there_at_once_and_survives_with_a_pin() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let cid = cid_of(RAW, b"later");
+    let store = BlockStore::open(&path).unwrap();
+    let lie = store.put_later(&cid, b"never");
+    assert!(matches!(lie.unwrap_err(), BlockError::Mismatch { .. }));
+    store.put_later(&cid, b"later").unwrap();
+    assert!(store.has(&cid).unwrap());
+    store.pin("p", &cid).unwrap();
+    // A copy of the file as it is now is what a crash would leave.
+    let copy = dir.path().join("copy");
+    fs::copy(&path, &copy).unwrap();
+    let after = BlockStore::open(&copy).unwrap();
+    assert_eq!(after.get(&cid).unwrap().unwrap(), b"later");
+    assert_eq!(after.pins().unwrap(), [("p".to_owned(), cid)]);
+}
+
+#[test]
 fn a_batch_is_whole_or_not_there() {
     let dir = tempfile::tempdir().unwrap();
     let store = BlockStore::open(&dir.path().join("s")).unwrap();
@@ -215,4 +234,33 @@ fn a_batch_is_whole_or_not_there() {
         !store.has(&good).unwrap(),
         "a batch that is not committed leaves nothing"
     );
+}
+
+/// How long a block takes to keep, for choosing between the ways.
+#[test]
+#[ignore = "a measurement"]
+fn what_keeping_costs() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = BlockStore::open(&dir.path().join("s")).unwrap();
+    let blocks: Vec<(Cid, Vec<u8>)> = (0..600)
+        .map(|i| bytes(40_000, i + 1))
+        .map(|b| (cid_of(RAW, &b), b))
+        .collect();
+    let timed = |what: &str, run: &dyn Fn()| {
+        let started = std::time::Instant::now();
+        run();
+        eprintln!("{what}: {:?} a block", started.elapsed() / 200);
+    };
+    timed("put", &|| {
+        for (cid, bytes) in &blocks[..200] {
+            store.put(cid, bytes).unwrap();
+        }
+    });
+    timed("put_later and a pin", &|| {
+        for (cid, bytes) in &blocks[200..400] {
+            store.put_later(cid, bytes).unwrap();
+        }
+        store.pin("p", &blocks[200].0).unwrap();
+    });
+    timed("put_many", &|| store.put_many(&blocks[400..]).unwrap());
 }
