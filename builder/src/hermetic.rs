@@ -289,9 +289,13 @@ fn on_one_processor(job: &Job) -> Result<instar_sandbox::Running, BuildError> {
     let Ok(allowed) = sched_getaffinity(this) else {
         return Ok(instar_sandbox::spawn(job)?);
     };
-    let first = (0..CpuSet::count()).find(|cpu| allowed.is_set(*cpu).unwrap_or(false));
+    // Not always the first: several builders on one machine would all wait for the same one.
+    let processors: Vec<usize> = (0..CpuSet::count())
+        .filter(|cpu| allowed.is_set(*cpu).unwrap_or(false))
+        .collect();
+    let chosen = processors.get(std::process::id() as usize % processors.len().max(1));
     let mut one = CpuSet::new();
-    if first.is_some_and(|cpu| one.set(cpu).is_ok()) {
+    if chosen.is_some_and(|cpu| one.set(*cpu).is_ok()) {
         // Where it is refused the build still differs in everything else.
         let _ = sched_setaffinity(this, &one);
     }
