@@ -10,8 +10,15 @@ use std::path::PathBuf;
 pub fn instar() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own program");
     // target/release/deps/test-… → target/release/instar
-    let dir = test.parent().and_then(|deps| deps.parent()).expect("test programs lie in target/PROFILE/deps");
+    let dir = test
+        .parent()
+        .and_then(|deps| deps.parent())
+        .expect("test programs lie in target/PROFILE/deps");
     let program = dir.join("instar");
-    assert!(program.is_file(), "{} is not built; run tests/run, or `cargo build --release --workspace` first", program.display());
+    assert!(
+        program.is_file(),
+        "{} is not built; run tests/run, or `cargo build --release --workspace` first",
+        program.display()
+    );
     program
 }

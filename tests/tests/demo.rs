@@ -6,16 +6,24 @@ use serde_json::Value;
 
 #[test]
 fn the_demo_tells_its_whole_story() {
-    let output = Command::new(instar_tests::instar()).args(["demo", "--json"]).output().expect("the program starts");
+    let output = Command::new(instar_tests::instar())
+        .args(["demo", "--json"])
+        .output()
+        .expect("the program starts");
     let talk = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{talk}");
     let stdout = String::from_utf8(output.stdout).expect("the report is UTF-8");
-    let report: Value = serde_json::from_str(stdout.lines().last().expect("there is a last line")).expect("it is JSON");
+    let report: Value = serde_json::from_str(stdout.lines().last().expect("there is a last line"))
+        .expect("it is JSON");
 
     assert_eq!(report["validators"], 4);
     assert!(report["height"].as_u64().expect("a height") > 20);
     let transfers = &report["transfers"];
-    let count = |name: &str| transfers[name].as_u64().unwrap_or_else(|| panic!("{name} is a count"));
+    let count = |name: &str| {
+        transfers[name]
+            .as_u64()
+            .unwrap_or_else(|| panic!("{name} is a count"))
+    };
     assert!(count("sent") > 100, "{transfers}");
     assert_eq!(count("sent"), count("final") + count("rejected"));
 
@@ -28,13 +36,29 @@ fn the_demo_tells_its_whole_story() {
         assert!(upgrade["activated_at"].as_u64().expect("a height") > 0);
     }
     assert_eq!(upgrades[0]["builders_matched"], 4);
-    assert_eq!(upgrades[1]["builders_matched"], 1, "one runner really built it, and no more is claimed");
+    assert_eq!(
+        upgrades[1]["builders_matched"], 1,
+        "one runner really built it, and no more is claimed"
+    );
 
-    let mut rules: Vec<&str> = report["refused"].as_array().expect("a list").iter().filter_map(|r| r["rule"].as_str()).collect();
+    let mut rules: Vec<&str> = report["refused"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|r| r["rule"].as_str())
+        .collect();
     rules.sort_unstable();
-    assert_eq!(rules, ["builders-below-threshold", "rehearsal-roots-differ"]);
+    assert_eq!(
+        rules,
+        ["builders-below-threshold", "rehearsal-roots-differ"]
+    );
     assert_eq!(report["killed"]["recovered"], true);
     assert_eq!(report["audit"]["verified"], true);
     assert_eq!(report["audit"]["fsck"], true);
-    assert!(report["audit"]["lane_commits_verified"].as_u64().expect("a count") > 10);
+    assert!(
+        report["audit"]["lane_commits_verified"]
+            .as_u64()
+            .expect("a count")
+            > 10
+    );
 }

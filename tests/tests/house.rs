@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the root").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ lies in the root")
+        .to_owned()
 }
 
 /// Room → rooms it may depend on, as `docs/architecture.md` draws it.
@@ -14,17 +17,48 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("instar-attest", &[][..]),
         ("instar-sandbox", &[]),
         ("instar-chunks", &[]),
-        ("instar-builder", &["instar-attest", "instar-chunks", "instar-sandbox"]),
+        (
+            "instar-builder",
+            &["instar-attest", "instar-chunks", "instar-sandbox"],
+        ),
         ("instar-upgrader", &["instar-attest", "instar-chunks"]),
         ("instar-ledger", &["instar-attest"]),
-        ("instar-chain", &["instar-attest", "instar-chunks", "instar-ledger"]),
-        ("instar-state", &["instar-chain", "instar-ledger", "instar-attest"]),
-        ("instar-runtime", &["instar-sandbox", "instar-chunks", "instar-chain", "instar-ledger", "instar-attest"]),
-        ("instar-consensus", &["instar-ledger", "instar-chain", "instar-attest"]),
-        ("instar-ipfs", &["instar-chunks", "instar-ledger", "instar-attest"]),
+        (
+            "instar-chain",
+            &["instar-attest", "instar-chunks", "instar-ledger"],
+        ),
+        (
+            "instar-state",
+            &["instar-chain", "instar-ledger", "instar-attest"],
+        ),
+        (
+            "instar-runtime",
+            &[
+                "instar-sandbox",
+                "instar-chunks",
+                "instar-chain",
+                "instar-ledger",
+                "instar-attest",
+            ],
+        ),
+        (
+            "instar-consensus",
+            &["instar-ledger", "instar-chain", "instar-attest"],
+        ),
+        (
+            "instar-ipfs",
+            &["instar-chunks", "instar-ledger", "instar-attest"],
+        ),
         (
             "instar-audit",
-            &["instar-attest", "instar-chunks", "instar-ledger", "instar-chain", "instar-state", "instar-runtime"],
+            &[
+                "instar-attest",
+                "instar-chunks",
+                "instar-ledger",
+                "instar-chain",
+                "instar-state",
+                "instar-runtime",
+            ],
         ),
         (
             "instar-node",
@@ -48,12 +82,23 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
 #[test]
 fn the_arrows_between_rooms_hold() {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--offline",
+        ])
         .current_dir(root())
         .output()
         .expect("cargo runs this test, so cargo is there");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let metadata: serde_json::Value =
+        serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
     let allowed = allowed();
     let mut seen = BTreeSet::new();
     for package in metadata["packages"].as_array().expect("packages is a list") {
@@ -62,10 +107,17 @@ fn the_arrows_between_rooms_hold() {
         // The command line and the tests may know every room; nothing may know the tests.
         let may: Option<&[&str]> = match name {
             "instar" | "instar-tests" => None,
-            room => Some(allowed.get(room).unwrap_or_else(|| panic!("{room} has no place in the house: see docs/architecture.md"))),
+            room => Some(allowed.get(room).unwrap_or_else(|| {
+                panic!("{room} has no place in the house: see docs/architecture.md")
+            })),
         };
-        for dependency in package["dependencies"].as_array().expect("dependencies is a list") {
-            let target = dependency["name"].as_str().expect("a dependency has a name");
+        for dependency in package["dependencies"]
+            .as_array()
+            .expect("dependencies is a list")
+        {
+            let target = dependency["name"]
+                .as_str()
+                .expect("a dependency has a name");
             if dependency["path"].is_null() {
                 continue;
             }
@@ -121,16 +173,31 @@ fn pure_rooms_do_no_io_and_read_no_clock() {
             files.push(path.with_extension("rs"));
         }
         for file in files {
-            if except.iter().any(|e| file.ends_with(e) || file.components().any(|c| c.as_os_str() == *e)) {
+            if except
+                .iter()
+                .any(|e| file.ends_with(e) || file.components().any(|c| c.as_os_str() == *e))
+            {
                 continue;
             }
-            let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+            let text = std::fs::read_to_string(&file)
+                .unwrap_or_else(|e| panic!("{}: {e}", file.display()));
             // Unit tests at a file's end may do as they like.
-            let code = text.split("#[cfg(test)]\nmod tests").next().expect("split yields at least one part");
+            let code = text
+                .split("#[cfg(test)]\nmod tests")
+                .next()
+                .expect("split yields at least one part");
             for (number, line) in code.lines().enumerate() {
-                let said = line.split("//").next().expect("split yields at least one part");
+                let said = line
+                    .split("//")
+                    .next()
+                    .expect("split yields at least one part");
                 for word in IMPURE {
-                    assert!(!said.contains(word), "{}:{}: a pure room says {word}", file.display(), number + 1);
+                    assert!(
+                        !said.contains(word),
+                        "{}:{}: a pure room says {word}",
+                        file.display(),
+                        number + 1
+                    );
                 }
             }
         }
@@ -140,13 +207,35 @@ fn pure_rooms_do_no_io_and_read_no_clock() {
 #[test]
 fn the_top_level_is_as_given() {
     let given: BTreeSet<&str> = BTreeSet::from([
-        ".ci", ".git", ".gitignore", ".gitlab-ci.yml", "CHANGELOG.md", "Cargo.lock", "Cargo.toml", "LICENSE", "README.md",
-        "attest", "builder", "ci-templates", "clippy.toml", "deny.toml", "docs", "nix", "node", "rust-toolchain.toml",
-        "rustfmt.toml", "target", "tests", "upgrader",
+        ".ci",
+        ".git",
+        ".gitignore",
+        ".gitlab-ci.yml",
+        "CHANGELOG.md",
+        "Cargo.lock",
+        "Cargo.toml",
+        "LICENSE",
+        "README.md",
+        "attest",
+        "builder",
+        "ci-templates",
+        "clippy.toml",
+        "deny.toml",
+        "docs",
+        "nix",
+        "node",
+        "rust-toolchain.toml",
+        "rustfmt.toml",
+        "target",
+        "tests",
+        "upgrader",
     ]);
     for entry in std::fs::read_dir(root()).expect("the root is readable") {
         let name = entry.expect("a folder entry is readable").file_name();
         let name = name.to_str().expect("names here are ASCII");
-        assert!(given.contains(name), "{name} does not belong at the top level");
+        assert!(
+            given.contains(name),
+            "{name} does not belong at the top level"
+        );
     }
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use instar_attest::{Digest, PublicKey};
-use instar_node::api::types::{Account, ApiError, BlockAnswer, ReceiptAnswer, StatementRequest, Status, Submitted};
+use instar_node::api::types::{
+    Account, ApiError, BlockAnswer, ReceiptAnswer, StatementRequest, Status, Submitted,
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -31,7 +33,11 @@ impl Client {
             .http_status_as_error(false)
             .proxy(None)
             .build();
-        Self { base: base.trim_end_matches('/').to_owned(), token, agent: config.into() }
+        Self {
+            base: base.trim_end_matches('/').to_owned(),
+            token,
+            agent: config.into(),
+        }
     }
 
     /// The address that was given.
@@ -39,8 +45,17 @@ impl Client {
         &self.base
     }
 
-    fn answer(&self, path: &str, sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Option<Vec<u8>>> {
-        let mut response = sent.with_context(|| format!("no answer from the node at {}{path}; is it running?", self.base))?;
+    fn answer(
+        &self,
+        path: &str,
+        sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<Option<Vec<u8>>> {
+        let mut response = sent.with_context(|| {
+            format!(
+                "no answer from the node at {}{path}; is it running?",
+                self.base
+            )
+        })?;
         let status = response.status();
         let bytes = response
             .body_mut()
@@ -54,21 +69,32 @@ impl Client {
         if status.as_u16() == 404 {
             return Ok(None);
         }
-        let refusal: ApiError = serde_json::from_slice(&bytes)
-            .unwrap_or_else(|_| ApiError { error: String::from_utf8_lossy(&bytes).into_owned(), hint: None });
+        let refusal: ApiError = serde_json::from_slice(&bytes).unwrap_or_else(|_| ApiError {
+            error: String::from_utf8_lossy(&bytes).into_owned(),
+            hint: None,
+        });
         let hint = refusal.hint.map(|h| format!("; {h}")).unwrap_or_default();
-        bail!("{}{path} answered {status}: {}{hint}", self.base, refusal.error)
+        bail!(
+            "{}{path} answered {status}: {}{hint}",
+            self.base,
+            refusal.error
+        )
     }
 
     /// A GET whose answer may be missing.
     pub fn find<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>> {
-        let Some(bytes) = self.find_bytes(path)? else { return Ok(None) };
-        serde_json::from_slice(&bytes).map(Some).with_context(|| format!("{}{path} answered something else", self.base))
+        let Some(bytes) = self.find_bytes(path)? else {
+            return Ok(None);
+        };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .with_context(|| format!("{}{path} answered something else", self.base))
     }
 
     /// A GET whose answer must be there.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        self.find(path)?.ok_or_else(|| anyhow!("{}{path}: not found", self.base))
+        self.find(path)?
+            .ok_or_else(|| anyhow!("{}{path}: not found", self.base))
     }
 
     /// A GET of bytes that may be missing.
@@ -79,7 +105,9 @@ impl Client {
 
     /// A GET of plain text.
     pub fn text(&self, path: &str) -> Result<String> {
-        let bytes = self.find_bytes(path)?.ok_or_else(|| anyhow!("{}{path}: not found", self.base))?;
+        let bytes = self
+            .find_bytes(path)?
+            .ok_or_else(|| anyhow!("{}{path}: not found", self.base))?;
         String::from_utf8(bytes).with_context(|| format!("{}{path} is no text", self.base))
     }
 
@@ -89,8 +117,11 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
-        let bytes = self.answer(path, request.send(body))?.ok_or_else(|| anyhow!("{}{path}: not found", self.base))?;
-        serde_json::from_slice(&bytes).with_context(|| format!("{}{path} answered something else", self.base))
+        let bytes = self
+            .answer(path, request.send(body))?
+            .ok_or_else(|| anyhow!("{}{path}: not found", self.base))?;
+        serde_json::from_slice(&bytes)
+            .with_context(|| format!("{}{path} answered something else", self.base))
     }
 
     /// The node's status.
@@ -110,9 +141,16 @@ impl Client {
 
     /// Has the node sign a statement with its own account key and append it.
     pub fn statement(&self, topic: &str, body: Value) -> Result<Digest> {
-        let request = serde_json::to_vec(&StatementRequest { topic: topic.into(), body })?;
+        let request = serde_json::to_vec(&StatementRequest {
+            topic: topic.into(),
+            body,
+        })?;
         let submitted: Submitted = self.post("/v1/statements", &request)?;
-        submitted.ids.first().copied().ok_or_else(|| anyhow!("the node took the statement but named no id"))
+        submitted
+            .ids
+            .first()
+            .copied()
+            .ok_or_else(|| anyhow!("the node took the statement but named no id"))
     }
 
     /// The receipt of an entry, if it is final or becomes so within `wait`.
@@ -130,7 +168,10 @@ impl Client {
                 return Ok(answer);
             }
             if left.is_zero() {
-                bail!("entry {id} is not final after {} s; ask again with `instar receipt {id}`", patience.as_secs());
+                bail!(
+                    "entry {id} is not final after {} s; ask again with `instar receipt {id}`",
+                    patience.as_secs()
+                );
             }
         }
     }

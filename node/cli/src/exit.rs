@@ -12,10 +12,15 @@ pub struct Negative(pub String);
 
 /// Prints an error with its causes and chooses the exit code.
 pub fn code(result: Result<()>) -> ExitCode {
-    let Err(error) = result else { return ExitCode::SUCCESS };
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
+    };
     let mut stderr = std::io::stderr().lock();
     // A closed pipe while printing facts (`instar … | head`) is no failure worth words.
-    if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) {
+    if error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    {
         return ExitCode::from(1);
     }
     let _ = writeln!(stderr, "error: {error}");
@@ -26,8 +31,16 @@ pub fn code(result: Result<()>) -> ExitCode {
 }
 
 /// Prints facts: one JSON line with `--json`, else what `words` says.
-pub fn facts<T: serde::Serialize>(json: bool, value: &T, words: impl FnOnce(&T) -> String) -> Result<()> {
-    let text = if json { serde_json::to_string(value)? } else { words(value) };
+pub fn facts<T: serde::Serialize>(
+    json: bool,
+    value: &T,
+    words: impl FnOnce(&T) -> String,
+) -> Result<()> {
+    let text = if json {
+        serde_json::to_string(value)?
+    } else {
+        words(value)
+    };
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", text.trim_end_matches('\n'))?;
     Ok(())

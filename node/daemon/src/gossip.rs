@@ -26,7 +26,9 @@ pub(crate) async fn lane_loop(node: Shared, mut queue: mpsc::Receiver<Batch>) {
             entries.extend(next.entries);
             waiting.push(next.done);
         }
-        let appended = node.with_core(move |core| core.append(&entries, now_ms() / 1000)).await;
+        let appended = node
+            .with_core(move |core| core.append(&entries, now_ms() / 1000))
+            .await;
         match appended {
             Ok(message) => {
                 waiting.into_iter().for_each(|w| drop(w.send(Ok(()))));
@@ -35,7 +37,9 @@ pub(crate) async fn lane_loop(node: Shared, mut queue: mpsc::Receiver<Batch>) {
             Err(e) => {
                 tracing::error!(error = %e, "entries could not be appended to the lane");
                 let why = e.to_string();
-                waiting.into_iter().for_each(|w| drop(w.send(Err(CoreError::Ledger(why.clone())))));
+                waiting
+                    .into_iter()
+                    .for_each(|w| drop(w.send(Err(CoreError::Ledger(why.clone())))));
             }
         }
     }
@@ -69,7 +73,11 @@ pub(crate) async fn again_loop(node: Shared) {
             }
         }
         last_height = height;
-        if node.with_core(|core| core.has_work(now_ms())).await.unwrap_or(true) {
+        if node
+            .with_core(|core| core.has_work(now_ms()))
+            .await
+            .unwrap_or(true)
+        {
             node.work.notify();
         }
     }

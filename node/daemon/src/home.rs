@@ -152,7 +152,14 @@ impl Home {
 
     /// Makes the folders that a node writes into.
     pub fn create(&self) -> Result<(), HomeError> {
-        for dir in [self.0.clone(), self.0.join("keys"), self.images(), self.staged(), self.wal(), self.marks()] {
+        for dir in [
+            self.0.clone(),
+            self.0.join("keys"),
+            self.images(),
+            self.staged(),
+            self.wal(),
+            self.marks(),
+        ] {
             fs::create_dir_all(&dir).map_err(|source| HomeError::Io { path: dir, source })?;
         }
         Ok(())
@@ -161,19 +168,29 @@ impl Home {
     /// Reads `node.json`.
     pub fn config(&self) -> Result<NodeConfig, HomeError> {
         let path = self.config_file();
-        let io = |source| HomeError::Io { path: path.clone(), source };
+        let io = |source| HomeError::Io {
+            path: path.clone(),
+            source,
+        };
         let size = fs::metadata(&path).map_err(io)?.len();
         if size > MAX_CONFIG_BYTES {
-            return Err(HomeError::Bad { path, why: format!("{size} bytes, at most {MAX_CONFIG_BYTES} are read") });
+            return Err(HomeError::Bad {
+                path,
+                why: format!("{size} bytes, at most {MAX_CONFIG_BYTES} are read"),
+            });
         }
         let bytes = fs::read(&path).map_err(io)?;
-        serde_json::from_slice(&bytes).map_err(|e| HomeError::Bad { path: path.clone(), why: e.to_string() })
+        serde_json::from_slice(&bytes).map_err(|e| HomeError::Bad {
+            path: path.clone(),
+            why: e.to_string(),
+        })
     }
 
     /// Writes `node.json`.
     pub fn write_config(&self, config: &NodeConfig) -> Result<(), HomeError> {
         let path = self.config_file();
-        let text = serde_json::to_string_pretty(config).expect("a configuration has only strings and lists");
+        let text = serde_json::to_string_pretty(config)
+            .expect("a configuration has only strings and lists");
         fs::write(&path, text).map_err(|source| HomeError::Io { path, source })
     }
 
@@ -182,18 +199,29 @@ impl Home {
         let path = self.token_file();
         match fs::read_to_string(&path) {
             Ok(text) if text.trim().len() >= 32 => Ok(text.trim().to_owned()),
-            Ok(_) => Err(HomeError::Bad { path, why: "the token is shorter than 32 characters; delete the file to get a new one".into() }),
+            Ok(_) => Err(HomeError::Bad {
+                path,
+                why: "the token is shorter than 32 characters; delete the file to get a new one"
+                    .into(),
+            }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let mut raw = [0u8; 32];
-                getrandom::fill(&mut raw).map_err(|e| HomeError::Bad { path: path.clone(), why: e.to_string() })?;
+                getrandom::fill(&mut raw).map_err(|e| HomeError::Bad {
+                    path: path.clone(),
+                    why: e.to_string(),
+                })?;
                 let token = instar_attest::Digest::from_bytes(raw).to_hex();
                 let mut file = fs::OpenOptions::new()
                     .write(true)
                     .create_new(true)
                     .mode(0o600)
                     .open(&path)
-                    .map_err(|source| HomeError::Io { path: path.clone(), source })?;
-                io::Write::write_all(&mut file, token.as_bytes()).map_err(|source| HomeError::Io { path, source })?;
+                    .map_err(|source| HomeError::Io {
+                        path: path.clone(),
+                        source,
+                    })?;
+                io::Write::write_all(&mut file, token.as_bytes())
+                    .map_err(|source| HomeError::Io { path, source })?;
                 Ok(token)
             }
             Err(source) => Err(HomeError::Io { path, source }),
@@ -203,6 +231,9 @@ impl Home {
     /// The secret key of one purpose.
     pub fn key(&self, purpose: Purpose) -> Result<SecretKey, HomeError> {
         let path = self.key_file(purpose);
-        instar_attest::keyfile::load(&path, purpose).map_err(|e| HomeError::Bad { path, why: e.to_string() })
+        instar_attest::keyfile::load(&path, purpose).map_err(|e| HomeError::Bad {
+            path,
+            why: e.to_string(),
+        })
     }
 }

@@ -26,7 +26,10 @@ pub struct Index(Database);
 
 /// Copies of an entry leave receipts too; the one that says what became of the entry counts.
 fn is_copy(receipt: &Receipt) -> bool {
-    receipt.rule.as_deref().is_some_and(|rule| rule.starts_with("nonce-"))
+    receipt
+        .rule
+        .as_deref()
+        .is_some_and(|rule| rule.starts_with("nonce-"))
 }
 
 impl Index {
@@ -54,14 +57,21 @@ impl Index {
         {
             let mut table = tx.open_table(RECEIPTS).map_err(fail)?;
             for (position, line) in lines.iter().enumerate() {
-                let ReceiptLine::Entry(receipt) = line else { continue };
+                let ReceiptLine::Entry(receipt) = line else {
+                    continue;
+                };
                 let position = u32::try_from(position).map_err(fail)?;
                 let known = table.get(receipt.entry.as_bytes()).map_err(fail)?.is_some();
                 if !known || !is_copy(receipt) {
-                    table.insert(receipt.entry.as_bytes(), (height, position)).map_err(fail)?;
+                    table
+                        .insert(receipt.entry.as_bytes(), (height, position))
+                        .map_err(fail)?;
                 }
             }
-            tx.open_table(META).map_err(fail)?.insert(DONE, height).map_err(fail)?;
+            tx.open_table(META)
+                .map_err(fail)?
+                .insert(DONE, height)
+                .map_err(fail)?;
         }
         tx.commit().map_err(fail)
     }
@@ -70,6 +80,9 @@ impl Index {
     pub fn find(&self, entry: &Digest) -> Result<Option<(u64, u32)>, IndexError> {
         let tx = self.0.begin_read().map_err(fail)?;
         let table = tx.open_table(RECEIPTS).map_err(fail)?;
-        Ok(table.get(entry.as_bytes()).map_err(fail)?.map(|v| v.value()))
+        Ok(table
+            .get(entry.as_bytes())
+            .map_err(fail)?
+            .map(|v| v.value()))
     }
 }

@@ -8,5 +8,9 @@ const DEFAULT: &str = "warn,instar_node=info,instar_consensus=info,instar_ipfs=i
 /// Installs the log. A second call changes nothing.
 pub fn init() {
     let filter = EnvFilter::try_from_env("INSTAR_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .try_init();
 }

@@ -73,7 +73,9 @@ pub struct Node {
 
 /// Milliseconds since 1970 by this machine's clock.
 pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -93,10 +95,14 @@ impl Node {
     }
 
     /// Runs `f` with the core on a thread that may block.
-    pub(crate) async fn with_core<T: Send + 'static>(self: &Arc<Self>, f: impl FnOnce(&mut Core) -> T + Send + 'static) -> T {
+    pub(crate) async fn with_core<T: Send + 'static>(
+        self: &Arc<Self>,
+        f: impl FnOnce(&mut Core) -> T + Send + 'static,
+    ) -> T {
         let node = Arc::clone(self);
         let task = tokio::task::spawn_blocking(move || f(&mut node.core()));
-        task.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
+        task.await
+            .unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
     }
 
     /// Height of the newest final block.
@@ -107,15 +113,23 @@ impl Node {
     /// Appends entries to this node's lane; returns when they are durable there.
     pub(crate) async fn submit(&self, entries: Vec<Entry>) -> Result<(), SubmitError> {
         let (done, wait) = oneshot::channel();
-        self.lane.try_send(Batch { entries, done }).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => SubmitError::Full,
-            mpsc::error::TrySendError::Closed(_) => SubmitError::Stopping,
-        })?;
-        wait.await.map_err(|_| SubmitError::Stopping)?.map_err(SubmitError::Core)
+        self.lane
+            .try_send(Batch { entries, done })
+            .map_err(|e| match e {
+                mpsc::error::TrySendError::Full(_) => SubmitError::Full,
+                mpsc::error::TrySendError::Closed(_) => SubmitError::Stopping,
+            })?;
+        wait.await
+            .map_err(|_| SubmitError::Stopping)?
+            .map_err(SubmitError::Core)
     }
 
     /// Signs a statement with the node's account and appends it; its id.
-    pub(crate) async fn state_something(self: &Arc<Self>, topic: &str, body: Value) -> Result<Digest, SubmitError> {
+    pub(crate) async fn state_something(
+        self: &Arc<Self>,
+        topic: &str,
+        body: Value,
+    ) -> Result<Digest, SubmitError> {
         let topic = topic.to_owned();
         // Signed and appended under one lock, so that two statements never take the same nonce.
         let (id, message) = self
@@ -140,7 +154,11 @@ impl Node {
     }
 
     /// Asks again at each new height until `find` has something or the time is over.
-    pub(crate) async fn wait_for<T, F>(&self, patience: Duration, find: impl Fn() -> F) -> Result<Option<T>, CoreError>
+    pub(crate) async fn wait_for<T, F>(
+        &self,
+        patience: Duration,
+        find: impl Fn() -> F,
+    ) -> Result<Option<T>, CoreError>
     where
         F: Future<Output = Result<Option<T>, CoreError>>,
     {
@@ -158,19 +176,32 @@ impl Node {
         }
     }
 
-    pub(crate) async fn index_find(self: &Arc<Self>, id: Digest) -> Result<Option<(u64, u32)>, CoreError> {
-        self.with_core(move |core| Ok(core.index().find(&id)?)).await
+    pub(crate) async fn index_find(
+        self: &Arc<Self>,
+        id: Digest,
+    ) -> Result<Option<(u64, u32)>, CoreError> {
+        self.with_core(move |core| Ok(core.index().find(&id)?))
+            .await
     }
 
     /// A final block with the certificate that made it so.
-    pub(crate) async fn read_block(self: &Arc<Self>, height: u64) -> Result<Option<BlockAnswer>, CoreError> {
+    pub(crate) async fn read_block(
+        self: &Arc<Self>,
+        height: u64,
+    ) -> Result<Option<BlockAnswer>, CoreError> {
         self.with_core(move |core| core.final_block(height)).await
     }
 
     /// The node's status.
     pub(crate) async fn status(self: &Arc<Self>) -> Result<Status, CoreError> {
-        let (head, pending, nil) = self.with_core(|core| (core.head().clone(), core.pending(), core.nil_prevotes())).await;
-        let release = self.supervision.lock().map(|s| s.release.clone()).unwrap_or_default();
+        let (head, pending, nil) = self
+            .with_core(|core| (core.head().clone(), core.pending(), core.nil_prevotes()))
+            .await;
+        let release = self
+            .supervision
+            .lock()
+            .map(|s| s.release.clone())
+            .unwrap_or_default();
         Ok(Status {
             name: self.config.name.clone(),
             codename: self.codename.clone(),
@@ -180,7 +211,12 @@ impl Node {
             height: head.height,
             head: head.block,
             time_ms: head.time_ms,
-            data_addresses: self.peer.addresses().iter().map(ToString::to_string).collect(),
+            data_addresses: self
+                .peer
+                .addresses()
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             data_peers: self.peer.connected().len(),
             pending,
             nil_prevotes: nil.0,
@@ -189,7 +225,12 @@ impl Node {
     }
 
     /// Asks a dapp, from the newest final state.
-    pub(crate) async fn query(self: &Arc<Self>, dapp: String, question: Value) -> Result<(u64, Value), String> {
-        self.with_core(move |core| core.query(&dapp, question)).await
+    pub(crate) async fn query(
+        self: &Arc<Self>,
+        dapp: String,
+        question: Value,
+    ) -> Result<(u64, Value), String> {
+        self.with_core(move |core| core.query(&dapp, question))
+            .await
     }
 }

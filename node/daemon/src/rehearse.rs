@@ -65,7 +65,10 @@ fn fail(e: impl std::error::Error) -> RehearsalError {
 }
 
 /// Writes a state's keys and values, one hex pair a line.
-pub fn write_snapshot(path: &Path, pairs: impl Iterator<Item = Result<(String, Vec<u8>), instar_chain::StateError>>) -> Result<(), RehearsalError> {
+pub fn write_snapshot(
+    path: &Path,
+    pairs: impl Iterator<Item = Result<(String, Vec<u8>), instar_chain::StateError>>,
+) -> Result<(), RehearsalError> {
     let mut out = BufWriter::new(File::create(path).map_err(fail)?);
     for pair in pairs {
         let (key, value) = pair.map_err(fail)?;
@@ -79,11 +82,14 @@ fn read_snapshot(path: &Path) -> Result<MemoryState, RehearsalError> {
     let file = File::open(path).map_err(fail)?;
     let size = file.metadata().map_err(fail)?.len();
     if size > MAX_SNAPSHOT_BYTES {
-        return Err(RehearsalError(format!("the exported state has {size} bytes, at most {MAX_SNAPSHOT_BYTES} are read")));
+        return Err(RehearsalError(format!(
+            "the exported state has {size} bytes, at most {MAX_SNAPSHOT_BYTES} are read"
+        )));
     }
     let mut state = MemoryState::default();
     for line in BufReader::new(file).lines() {
-        let (key, value): (String, Vec<u8>) = serde_json::from_str(&line.map_err(fail)?).map_err(fail)?;
+        let (key, value): (String, Vec<u8>) =
+            serde_json::from_str(&line.map_err(fail)?).map_err(fail)?;
         state.insert(key, value);
     }
     Ok(state)
@@ -95,26 +101,47 @@ pub fn rehearse(what: &Rehearsal) -> Result<Rehearsed, RehearsalError> {
     let ledger = Store::open_clone(&what.ledger).map_err(fail)?;
     let blocks = Arc::new(BlockStore::open(&what.blocks).map_err(fail)?);
     let mut runtime = Runtime::new(&what.images, blocks).map_err(fail)?;
-    let replaced = instar_chain::rehearsal::replace(&state, &what.slot, &what.release, what.from, &mut runtime).map_err(fail)?;
+    let replaced = instar_chain::rehearsal::replace(
+        &state,
+        &what.slot,
+        &what.release,
+        what.from,
+        &mut runtime,
+    )
+    .map_err(fail)?;
     state.apply(&replaced);
     for height in what.from + 1..=what.to {
         let id = ledger.block_at(height);
-        let id = id.ok_or_else(|| RehearsalError(format!("block {height} is not in the ledger")))?;
+        let id =
+            id.ok_or_else(|| RehearsalError(format!("block {height} is not in the ledger")))?;
         let writes = replay(&ledger, &id, &state, &mut runtime)?;
         state.apply(&writes);
     }
     runtime.shutdown();
-    let pairs = state.iter().map(|(k, v)| Ok::<_, instar_state::StoreError>((k.to_owned(), v.to_vec())));
+    let pairs = state
+        .iter()
+        .map(|(k, v)| Ok::<_, instar_state::StoreError>((k.to_owned(), v.to_vec())));
     let root = instar_state::root_of_snapshot(pairs).map_err(fail)?;
-    Ok(Rehearsed { height: what.to, root })
+    Ok(Rehearsed {
+        height: what.to,
+        root,
+    })
 }
 
-fn replay(ledger: &Store, id: &Oid, state: &MemoryState, runtime: &mut Runtime) -> Result<instar_chain::Writes, RehearsalError> {
+fn replay(
+    ledger: &Store,
+    id: &Oid,
+    state: &MemoryState,
+    runtime: &mut Runtime,
+) -> Result<instar_chain::Writes, RehearsalError> {
     let block = ledger.read_block(id).map_err(fail)?;
     let header = &block.header;
     let mut lanes: Vec<LaneCommit> = Vec::new();
     for range in &header.lanes {
-        for commit in ledger.lane_range(&range.head, range.from - 1).map_err(fail)? {
+        for commit in ledger
+            .lane_range(&range.head, range.from - 1)
+            .map_err(fail)?
+        {
             lanes.push(ledger.lane_commit(&commit).map_err(fail)?);
         }
     }
@@ -128,5 +155,7 @@ fn replay(ledger: &Store, id: &Oid, state: &MemoryState, runtime: &mut Runtime) 
         lanes: &lanes,
         left_out: &header.left_out,
     };
-    apply_block(state, &input, runtime).map(|output| output.writes).map_err(fail)
+    apply_block(state, &input, runtime)
+        .map(|output| output.writes)
+        .map_err(fail)
 }

@@ -55,7 +55,11 @@ impl From<HomeError> for NodeError {
 /// A seed for a network identity: derived from a key, so that a peer id stays, and of no use for signing anything else.
 fn network_seed(home: &Home, purpose: &str) -> Result<[u8; 32], HomeError> {
     let key = home.key(Purpose::Consensus)?;
-    Ok(*Digest::tagged(&format!("instar/network-identity/v1/{purpose}"), &*key.expose_seed()).as_bytes())
+    Ok(*Digest::tagged(
+        &format!("instar/network-identity/v1/{purpose}"),
+        &*key.expose_seed(),
+    )
+    .as_bytes())
 }
 
 /// Runs a node until it is told to stop.
@@ -64,18 +68,26 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     home.create()?;
     let config = home.config()?;
     let token = home.token()?;
-    let blocks = Arc::new(BlockStore::open(&home.blocks()).map_err(|e| NodeError::Data(e.to_string()))?);
-    let runtime = Runtime::new(&home.images(), Arc::clone(&blocks)).map_err(|e| NodeError::Data(e.to_string()))?;
+    let blocks =
+        Arc::new(BlockStore::open(&home.blocks()).map_err(|e| NodeError::Data(e.to_string()))?);
+    let runtime = Runtime::new(&home.images(), Arc::clone(&blocks))
+        .map_err(|e| NodeError::Data(e.to_string()))?;
     let core = Core::open(&home, runtime)?;
     let peer = Peer::start(PeerConfig {
         seed: network_seed(&home, "data")?,
-        listen: config.data.parse().map_err(|e| NodeError::Data(format!("{}: {e}", config.data)))?,
+        listen: config
+            .data
+            .parse()
+            .map_err(|e| NodeError::Data(format!("{}: {e}", config.data)))?,
         store: blocks.clone(),
     })
     .await
     .map_err(|e| NodeError::Data(e.to_string()))?;
     for other in &config.peers {
-        let address = other.data.parse().map_err(|e| NodeError::Data(format!("{}: {e}", other.data)))?;
+        let address = other
+            .data
+            .parse()
+            .map_err(|e| NodeError::Data(format!("{}: {e}", other.data)))?;
         peer.connect(address);
     }
     let (lane, queue) = mpsc::channel(MAX_QUEUE);
@@ -102,7 +114,10 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     });
     let listener = tokio::net::TcpListener::bind(node.config.http)
         .await
-        .map_err(|e| NodeError::Listen { address: node.config.http.to_string(), why: e.to_string() })?;
+        .map_err(|e| NodeError::Listen {
+            address: node.config.http.to_string(),
+            why: e.to_string(),
+        })?;
     tracing::info!(chain = %node.chain, height = node.height(), http = %node.config.http, "node starts");
 
     let _reporter = supervised::report_health(&node);
@@ -119,7 +134,12 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     });
     let consensus = consensus_config(&node)?;
     let work = node.work.clone();
-    let engine = instar_consensus::run(consensus, host::NodeHost(Arc::clone(&node)), work, node.stop.subscribe());
+    let engine = instar_consensus::run(
+        consensus,
+        host::NodeHost(Arc::clone(&node)),
+        work,
+        node.stop.subscribe(),
+    );
     let ended = tokio::select! {
         result = engine => result.map_err(|e| NodeError::Consensus(e.to_string())),
         () = terminated() => Ok(()),
@@ -146,13 +166,21 @@ async fn terminated() {
 }
 
 fn consensus_config(node: &Shared) -> Result<instar_consensus::Config, NodeError> {
-    let parse = |text: &str| text.parse().map_err(|e| NodeError::Consensus(format!("{text}: {e}")));
+    let parse = |text: &str| {
+        text.parse()
+            .map_err(|e| NodeError::Consensus(format!("{text}: {e}")))
+    };
     Ok(instar_consensus::Config {
         chain: node.chain,
         key: node.home.key(Purpose::Consensus)?,
         network_seed: network_seed(&node.home, "consensus")?,
         listen: parse(&node.config.consensus)?,
-        peers: node.config.peers.iter().map(|p| parse(&p.consensus)).collect::<Result<_, _>>()?,
+        peers: node
+            .config
+            .peers
+            .iter()
+            .map(|p| parse(&p.consensus))
+            .collect::<Result<_, _>>()?,
         wal_dir: node.home.wal(),
         marks_dir: node.home.marks(),
         moniker: node.config.name.clone(),

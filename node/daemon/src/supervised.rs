@@ -28,5 +28,8 @@ pub(crate) fn report_health(node: &Shared) -> Option<Reporter> {
 
 /// What the upgrader says; `None` when nothing supervises this process or it does not answer.
 pub(crate) async fn status() -> Option<Status> {
-    tokio::task::spawn_blocking(|| Client::from_env().ok()?.status().ok()).await.ok().flatten()
+    tokio::task::spawn_blocking(|| Client::from_env().ok()?.status().ok())
+        .await
+        .ok()
+        .flatten()
 }

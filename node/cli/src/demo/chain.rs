@@ -41,7 +41,12 @@ pub struct Admitted {
 /// Makes one key a purpose for every validator.
 pub fn make_keys(validators: &[Validator]) -> Result<()> {
     for validator in validators {
-        for purpose in [Purpose::Account, Purpose::Builder, Purpose::Consensus, Purpose::Lane] {
+        for purpose in [
+            Purpose::Account,
+            Purpose::Builder,
+            Purpose::Consensus,
+            Purpose::Lane,
+        ] {
             keyfile::generate(&validator.home.key_file(purpose), purpose)?;
         }
         validator.home.token()?;
@@ -69,15 +74,32 @@ fn policy(full: bool, names: &[String]) -> Policy {
     };
     let node = if full {
         // Six hundred crates, twice, by four builders at once, on two cores.
-        SlotPolicy { commit_ms: 4 * 3_600_000, ..dapps.clone() }
+        SlotPolicy {
+            commit_ms: 4 * 3_600_000,
+            ..dapps.clone()
+        }
     } else {
-        SlotPolicy { builders: 1, builder_names: Some(names[..1].to_vec()), recipes: vec![instar_builder::record::RECIPE_CARGO_WARM.into()], ..dapps.clone() }
+        SlotPolicy {
+            builders: 1,
+            builder_names: Some(names[..1].to_vec()),
+            recipes: vec![instar_builder::record::RECIPE_CARGO_WARM.into()],
+            ..dapps.clone()
+        }
     };
-    Policy { dapps, node, ..Policy::default() }
+    Policy {
+        dapps,
+        node,
+        ..Policy::default()
+    }
 }
 
 /// The genesis of the demo's chain.
-pub fn genesis(validators: &[Validator], admitted: &[Admitted], manifest: serde_json::Value, full: bool) -> Result<Genesis> {
+pub fn genesis(
+    validators: &[Validator],
+    admitted: &[Admitted],
+    manifest: serde_json::Value,
+    full: bool,
+) -> Result<Genesis> {
     let mut members = Vec::new();
     for validator in validators {
         let public = |purpose| validator.home.key(purpose).map(|k| k.public());
@@ -93,20 +115,29 @@ pub fn genesis(validators: &[Validator], admitted: &[Admitted], manifest: serde_
             power: 1,
         });
     }
-    let balances: BTreeMap<String, String> =
-        (0..ACCOUNTS).map(|i| (account_key(i).public().to_hex(), ALLOCATION.to_owned())).collect();
+    let balances: BTreeMap<String, String> = (0..ACCOUNTS)
+        .map(|i| (account_key(i).public().to_hex(), ALLOCATION.to_owned()))
+        .collect();
     let releases = admitted
         .iter()
         .map(|a| {
             let text = String::from_utf8(a.release.to_bytes()?).context("release.json is ASCII")?;
-            Ok(GenesisRelease { number: a.release.number, release: a.root.clone(), release_json: text, slot: a.slot.clone() })
+            Ok(GenesisRelease {
+                number: a.release.number,
+                release: a.root.clone(),
+                release_json: text,
+                slot: a.slot.clone(),
+            })
         })
         .collect::<Result<Vec<_>>>()?;
     let names: Vec<String> = validators.iter().map(|v| v.name.clone()).collect();
     Ok(Genesis {
         accounts: BTreeMap::from([("coin".to_owned(), json!({"balance": balances}))]),
         chain_name: "demo".into(),
-        dapps: vec![GenesisDapp { manifest, name: "coin".into() }],
+        dapps: vec![GenesisDapp {
+            manifest,
+            name: "coin".into(),
+        }],
         kernel: 1,
         operators: Vec::new(),
         policy: serde_json::to_value(policy(full, &names))?,
@@ -118,11 +149,18 @@ pub fn genesis(validators: &[Validator], admitted: &[Admitted], manifest: serde_
 }
 
 /// Every home gets the same genesis, and the blocks of the releases that it admits.
-pub fn found(validators: &[Validator], genesis: &Genesis, admitted: &[Admitted]) -> Result<ChainId> {
+pub fn found(
+    validators: &[Validator],
+    genesis: &Genesis,
+    admitted: &[Admitted],
+) -> Result<ChainId> {
     let mut id = None;
     for validator in validators {
         let chain = instar_node::core::open::create(&validator.home, genesis)?;
-        anyhow::ensure!(id.is_none_or(|i| i == chain), "two homes made two chains of one genesis");
+        anyhow::ensure!(
+            id.is_none_or(|i| i == chain),
+            "two homes made two chains of one genesis"
+        );
         id = Some(chain);
         let store = Arc::new(instar_chunks::BlockStore::open(&validator.home.blocks())?);
         for release in admitted {
@@ -136,7 +174,12 @@ fn store_release(store: &instar_chunks::BlockStore, admitted: &Admitted) -> Resu
     let root = crate::release::store(&admitted.dir, &admitted.release, &mut |cid, bytes| {
         instar_chunks::Blocks::put(store, cid, bytes).map_err(std::io::Error::other)
     })?;
-    anyhow::ensure!(root.to_string() == admitted.root, "{} holds another release than {}", admitted.dir.display(), admitted.root);
+    anyhow::ensure!(
+        root.to_string() == admitted.root,
+        "{} holds another release than {}",
+        admitted.dir.display(),
+        admitted.root
+    );
     store.pin(&admitted.slot, &root)?;
     Ok(())
 }
@@ -145,5 +188,10 @@ fn store_release(store: &instar_chunks::BlockStore, admitted: &Admitted) -> Resu
 pub fn admit_built(dir: &Path) -> Result<Admitted> {
     let release = crate::release::of_build(dir, ChainId::from_bytes([0; 32]))?;
     let root = crate::release::root(&release)?;
-    Ok(Admitted { slot: release.slot.to_string(), root: root.to_string(), release, dir: dir.join("release") })
+    Ok(Admitted {
+        slot: release.slot.to_string(),
+        root: root.to_string(),
+        release,
+        dir: dir.join("release"),
+    })
 }

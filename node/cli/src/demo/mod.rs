@@ -25,7 +25,9 @@ use report::Report;
 pub const VALIDATORS: usize = 4;
 
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  instar demo\n  instar demo --keep --home ~/baby\n  instar demo --json | tail -n 1")]
+#[command(
+    after_help = "Examples:\n  instar demo\n  instar demo --keep --home ~/baby\n  instar demo --json | tail -n 1"
+)]
 pub struct Args {
     /// Print the report as JSON, as the last line of standard output
     #[arg(long)]
@@ -51,7 +53,9 @@ pub struct Talk {
 
 impl Talk {
     fn new() -> Self {
-        Self { start: Instant::now() }
+        Self {
+            start: Instant::now(),
+        }
     }
     /// A new part of the story.
     pub fn title(&self, text: &str) {
@@ -79,7 +83,10 @@ pub fn run(args: &Args) -> Result<()> {
     let home = match &args.home {
         Some(home) => {
             if home.exists() && std::fs::read_dir(home)?.next().is_some() {
-                bail!("{} is not empty; the demo makes a new chain and overwrites nothing, name another folder", home.display());
+                bail!(
+                    "{} is not empty; the demo makes a new chain and overwrites nothing, name another folder",
+                    home.display()
+                );
             }
             std::fs::create_dir_all(home)?;
             home.canonicalize()?
@@ -92,12 +99,18 @@ pub fn run(args: &Args) -> Result<()> {
                 path
             } else {
                 // Removed when `temporary` goes out of scope, after the processes are stopped.
-                let report = story::tell(args, &talk, &path).with_context(|| "the demo did not do all that it claims")?;
+                let report = story::tell(args, &talk, &path)
+                    .with_context(|| "the demo did not do all that it claims")?;
                 return finish(args, &report);
             }
         }
     };
-    let report = story::tell(args, &talk, &home).with_context(|| format!("the demo did not do all that it claims; its folder is {}", home.display()))?;
+    let report = story::tell(args, &talk, &home).with_context(|| {
+        format!(
+            "the demo did not do all that it claims; its folder is {}",
+            home.display()
+        )
+    })?;
     finish(args, &report)
 }
 
@@ -109,7 +122,10 @@ fn summary(r: &Report) -> String {
     let t = &r.transfers;
     let mut lines = vec![
         String::new(),
-        format!("A baby chain of {} validators, {} blocks in {:.0} s. Sandbox: {}.", r.validators, r.height, r.seconds, r.sandbox),
+        format!(
+            "A baby chain of {} validators, {} blocks in {:.0} s. Sandbox: {}.",
+            r.validators, r.height, r.seconds, r.sandbox
+        ),
         format!(
             "Transfers: {} sent, {} final, {} rejected; final after {} ms (median), {} ms (p99), compilers running beside.",
             t.sent, t.applied, t.rejected, t.final_ms_p50, t.final_ms_p99
@@ -133,9 +149,15 @@ fn summary(r: &Report) -> String {
         lines.push(format!("    {} → {}", u.from, u.to));
     }
     for f in &r.refused {
-        lines.push(format!("Refused {}: {} ({}), says {}", f.release, f.rule, f.detail, f.entry));
+        lines.push(format!(
+            "Refused {}: {} ({}), says {}",
+            f.release, f.rule, f.detail, f.entry
+        ));
     }
-    lines.push(format!("Killed {} with SIGKILL: back in the round after {:.1} s.", r.killed.validator, r.killed.seconds));
+    lines.push(format!(
+        "Killed {} with SIGKILL: back in the round after {:.1} s.",
+        r.killed.validator, r.killed.seconds
+    ));
     lines.push(format!(
         "Audit from a stock git clone: fsck --strict clean, {} lane commits pass git verify-commit, {} steps of custody verified.",
         r.audit.lane_commits_verified, r.audit.steps

@@ -49,7 +49,12 @@ pub fn admit_running(program: &Path, home: &Path, checkout: Option<&Checkout>) -
     };
     let release = crate::release::of_program(program, &dir, ChainId::from_bytes([0; 32]), source)?;
     let root = crate::release::root(&release)?;
-    Ok(Admitted { slot: "node".into(), root: root.to_string(), release, dir })
+    Ok(Admitted {
+        slot: "node".into(),
+        root: root.to_string(),
+        release,
+        dir,
+    })
 }
 
 /// A build that runs while the story goes on.
@@ -63,13 +68,33 @@ pub struct Building {
 
 /// Commits the change in a clone of the checkout, opens the round, and starts building.
 pub fn start_build(stage: &Stage, checkout: &Checkout) -> Result<Building> {
-    stage.talk.title("The node's own binary: another commit of this checkout");
+    stage
+        .talk
+        .title("The node's own binary: another commit of this checkout");
     let start = Instant::now();
     let clone = stage.home.join("developer").join("node");
     let (root, clone_text) = (checkout.root.to_string_lossy(), clone.to_string_lossy());
-    repo::git(&stage.home, &["-c", "safe.directory=*", "clone", "--quiet", "--no-hardlinks", &root, &clone_text])?;
-    repo::git(&clone, &["checkout", "--quiet", "-B", "main", &checkout.commit])?;
-    let commit = repo::commit_files(&clone, &[(CODENAME_FILE, NEW_CODENAME.as_bytes())], "cli: Change the codename")?;
+    repo::git(
+        &stage.home,
+        &[
+            "-c",
+            "safe.directory=*",
+            "clone",
+            "--quiet",
+            "--no-hardlinks",
+            &root,
+            &clone_text,
+        ],
+    )?;
+    repo::git(
+        &clone,
+        &["checkout", "--quiet", "-B", "main", &checkout.commit],
+    )?;
+    let commit = repo::commit_files(
+        &clone,
+        &[(CODENAME_FILE, NEW_CODENAME.as_bytes())],
+        "cli: Change the codename",
+    )?;
     let full = stage.args.full;
     let job = Job {
         repo: clone,
@@ -81,41 +106,115 @@ pub fn start_build(stage: &Stage, checkout: &Checkout) -> Result<Building> {
         warm: (!full).then(|| checkout.root.clone()),
     };
     let round = stage.open_round(&job)?;
-    let runners = if full { stage.runners.clone() } else { stage.runners[..1].to_vec() };
+    let runners = if full {
+        stage.runners.clone()
+    } else {
+        stage.runners[..1].to_vec()
+    };
     stage.talk.say(format!(
         "commit {}, build round {}; {}",
         &commit[..12],
         &round.to_hex()[..12],
-        if full { "four runners build it hermetically" } else { "one runner builds it from the warm target folder, and its attestation says so" }
+        if full {
+            "four runners build it hermetically"
+        } else {
+            "one runner builds it from the warm target folder, and its attestation says so"
+        }
     ));
     let job_for_thread = job.clone();
     let thread = std::thread::spawn(move || runner::all(&runners, &job_for_thread, &round));
-    Ok(Building { job, start, round: Some(round), thread, full })
+    Ok(Building {
+        job,
+        start,
+        round: Some(round),
+        thread,
+        full,
+    })
 }
 
 /// Waits for the build, proposes it, and follows the rollout to its end.
 pub fn finish(stage: &Stage, building: Building, from: &str) -> Result<Upgrade> {
-    stage.talk.title("The node's own binary goes live, one validator after the other");
-    let patience = if building.full { PATIENCE_FULL } else { PATIENCE };
-    let round = building.round.context("the round was opened before the build started")?;
-    building.thread.join().map_err(|_| anyhow!("the runner's thread panicked"))??;
-    let closed = wait::phase(&stage.clients[0], &format!("/v1/rounds/{round}"), &["agreed"], &["failed"], patience)?;
-    let release = closed["release"].as_str().context("an agreed round names its release")?.to_owned();
-    stage.talk.say(format!("built from {}: {release}", &building.job.commit[..12]));
+    stage
+        .talk
+        .title("The node's own binary goes live, one validator after the other");
+    let patience = if building.full {
+        PATIENCE_FULL
+    } else {
+        PATIENCE
+    };
+    let round = building
+        .round
+        .context("the round was opened before the build started")?;
+    building
+        .thread
+        .join()
+        .map_err(|_| anyhow!("the runner's thread panicked"))??;
+    let closed = wait::phase(
+        &stage.clients[0],
+        &format!("/v1/rounds/{round}"),
+        &["agreed"],
+        &["failed"],
+        patience,
+    )?;
+    let release = closed["release"]
+        .as_str()
+        .context("an agreed round names its release")?
+        .to_owned();
+    stage.talk.say(format!(
+        "built from {}: {release}",
+        &building.job.commit[..12]
+    ));
     let before = stage.height()?;
-    let old: Vec<_> = stage.clients.iter().map(|c| c.status()).collect::<Result<_>>()?;
+    let old: Vec<_> = stage
+        .clients
+        .iter()
+        .map(|c| c.status())
+        .collect::<Result<_>>()?;
     let proposal = stage.propose(&round)?;
-    let live = wait::phase(&stage.clients[0], &format!("/v1/upgrades/{proposal}"), &["activated"], &["refused", "halted", "void"], patience)?;
-    let (started, _) = wait::event(&stage.clients[0], before, "rollout-started", &proposal, patience)?;
+    let live = wait::phase(
+        &stage.clients[0],
+        &format!("/v1/upgrades/{proposal}"),
+        &["activated"],
+        &["refused", "halted", "void"],
+        patience,
+    )?;
+    let (started, _) = wait::event(
+        &stage.clients[0],
+        before,
+        "rollout-started",
+        &proposal,
+        patience,
+    )?;
     let (done, _) = wait::event(&stage.clients[0], before, "activated", &proposal, patience)?;
     for (client, old) in stage.clients.iter().zip(&old) {
-        let now = wait::until("every node answering after the rollout", patience, || client.status().map(Some))?;
+        let now = wait::until("every node answering after the rollout", patience, || {
+            client.status().map(Some)
+        })?;
         ensure!(now.pid != old.pid, "{} was not restarted", now.name);
         if now.codename != NEW_CODENAME || now.release.as_deref() != Some(&release) {
-            bail!("{} runs \"{}\" from {:?}, not the new release", now.name, now.codename, now.release);
+            bail!(
+                "{} runs \"{}\" from {:?}, not the new release",
+                now.name,
+                now.codename,
+                now.release
+            );
         }
-        stage.talk.say(format!("{}: \"{}\" is now \"{}\", pid {} → {}", now.name, old.codename, now.codename, old.pid, now.pid));
+        stage.talk.say(format!(
+            "{}: \"{}\" is now \"{}\", pid {} → {}",
+            now.name, old.codename, now.codename, old.pid, now.pid
+        ));
     }
-    ensure!(stage.clients.len() == VALIDATORS, "all validators were asked");
-    Ok(upgrade_facts(&live, &closed, from, started.header.height, done.header.height, building.full, building.start.elapsed()))
+    ensure!(
+        stage.clients.len() == VALIDATORS,
+        "all validators were asked"
+    );
+    Ok(upgrade_facts(
+        &live,
+        &closed,
+        from,
+        started.header.height,
+        done.header.height,
+        building.full,
+        building.start.elapsed(),
+    ))
 }

@@ -8,7 +8,14 @@ use anyhow::{Context as _, Result, bail};
 /// Runs git in `dir`, away from the user's configuration, and returns what it prints.
 pub fn git(dir: &Path, args: &[&str]) -> Result<String> {
     let output = Command::new("git")
-        .args(["-c", "user.name=Demo Developer", "-c", "user.email=developer@demo.invalid", "-c", "commit.gpgsign=false"])
+        .args([
+            "-c",
+            "user.name=Demo Developer",
+            "-c",
+            "user.email=developer@demo.invalid",
+            "-c",
+            "commit.gpgsign=false",
+        ])
         .args(args)
         .current_dir(dir)
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
@@ -19,7 +26,11 @@ pub fn git(dir: &Path, args: &[&str]) -> Result<String> {
         .output()
         .context("git can't be started; install git")?;
     if !output.status.success() {
-        bail!("git {} failed: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "git {} failed: {}",
+            args.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -112,15 +112,33 @@ pub struct Report {
 }
 
 /// Fills in what the client and the certificates say about the time around an activation.
-pub fn measure(upgrade: &mut Upgrade, seen: &Seen, client: &Client, validators: usize) -> Result<()> {
+pub fn measure(
+    upgrade: &mut Upgrade,
+    seen: &Seen,
+    client: &Client,
+    validators: usize,
+) -> Result<()> {
     let last = upgrade.completed_at.max(upgrade.activated_at) + BLOCKS_AROUND;
     for height in upgrade.activated_at.saturating_sub(BLOCKS_AROUND).max(1)..=last {
-        let Some(block) = client.find::<BlockAnswer>(&format!("/v1/blocks/{height}"))? else { break };
+        let Some(block) = client.find::<BlockAnswer>(&format!("/v1/blocks/{height}"))? else {
+            break;
+        };
         upgrade.rounds_over_0 += u64::from(block.certificate.round > 0);
-        upgrade.absent_signatures += validators.saturating_sub(block.certificate.signatures.len()) as u64;
+        upgrade.absent_signatures +=
+            validators.saturating_sub(block.certificate.signatures.len()) as u64;
     }
-    let at = |height: u64| seen.finals.iter().find(|(_, h)| *h >= height).map(|(t, _)| *t);
-    let (Some(start), Some(end)) = (at(upgrade.activated_at), at(upgrade.completed_at.max(upgrade.activated_at))) else { return Ok(()) };
+    let at = |height: u64| {
+        seen.finals
+            .iter()
+            .find(|(_, h)| *h >= height)
+            .map(|(t, _)| *t)
+    };
+    let (Some(start), Some(end)) = (
+        at(upgrade.activated_at),
+        at(upgrade.completed_at.max(upgrade.activated_at)),
+    ) else {
+        return Ok(());
+    };
     let mut around = 0.0f64;
     let mut before = Vec::new();
     for pair in seen.finals.windows(2) {

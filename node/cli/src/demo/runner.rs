@@ -58,7 +58,8 @@ impl Runner {
     }
 
     fn out(&self, job: &Job) -> PathBuf {
-        self.dir.join(format!("{}-{}", job.slot.replace('/', "-"), job.number))
+        self.dir
+            .join(format!("{}-{}", job.slot.replace('/', "-"), job.number))
     }
 
     /// The log of a job.
@@ -68,7 +69,10 @@ impl Runner {
 
     fn command(&self, job: &Job, args: &[&str]) -> Result<()> {
         fs::create_dir_all(&self.dir)?;
-        let log = File::options().create(true).append(true).open(self.log(job))?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log(job))?;
         // Compilers stand back: in earnest a validator's runner is another machine, here it shares two cores with nodes.
         let status = Command::new("nice")
             .args(["-n", "19"])
@@ -84,7 +88,12 @@ impl Runner {
             let text = String::from_utf8_lossy(&text);
             let tail: Vec<&str> = text.lines().rev().take(15).collect();
             let tail: Vec<&str> = tail.into_iter().rev().collect();
-            bail!("{}: `instar {}` ended with {status}\n{}", self.name, args.first().unwrap_or(&""), tail.join("\n"));
+            bail!(
+                "{}: `instar {}` ended with {status}\n{}",
+                self.name,
+                args.first().unwrap_or(&""),
+                tail.join("\n")
+            );
         }
         Ok(())
     }
@@ -95,8 +104,20 @@ impl Runner {
         let (repo, out_text) = (job.repo.to_string_lossy(), out.to_string_lossy());
         let (number, chain) = (job.number.to_string(), job.chain.to_string());
         let mut args = vec![
-            "build", &repo, "--rev", &job.commit, "--slot", &job.slot, "--number", &number, "--name", &job.name, "--chain", &chain,
-            "--out", &out_text,
+            "build",
+            &repo,
+            "--rev",
+            &job.commit,
+            "--slot",
+            &job.slot,
+            "--number",
+            &number,
+            "--name",
+            &job.name,
+            "--chain",
+            &chain,
+            "--out",
+            &out_text,
         ];
         let warm = job.warm.as_ref().map(|w| w.to_string_lossy().into_owned());
         if let Some(warm) = &warm {
@@ -110,10 +131,23 @@ impl Runner {
     pub fn attest_and_pin(&self, job: &Job, round: &Digest) -> Result<()> {
         let out = self.out(job);
         let (out, round) = (out.to_string_lossy(), round.to_string());
-        let (token, key) = (self.token_file.to_string_lossy(), self.builder_key.to_string_lossy());
+        let (token, key) = (
+            self.token_file.to_string_lossy(),
+            self.builder_key.to_string_lossy(),
+        );
         let node = ["--node", &self.url, "--token-file", &token];
-        self.command(job, &[&["attest", &out, "--round", &round, "--key", &key][..], &node[..]].concat())?;
-        self.command(job, &[&["pin", &out, "--round", &round][..], &node[..]].concat())
+        self.command(
+            job,
+            &[
+                &["attest", &out, "--round", &round, "--key", &key][..],
+                &node[..],
+            ]
+            .concat(),
+        )?;
+        self.command(
+            job,
+            &[&["pin", &out, "--round", &round][..], &node[..]].concat(),
+        )
     }
 }
 
@@ -130,7 +164,9 @@ pub fn all(runners: &[Runner], job: &Job, round: &Digest) -> Result<()> {
             })
             .collect();
         for handle in running {
-            handle.join().map_err(|_| anyhow::anyhow!("a runner's thread panicked"))??;
+            handle
+                .join()
+                .map_err(|_| anyhow::anyhow!("a runner's thread panicked"))??;
         }
         Ok(())
     })

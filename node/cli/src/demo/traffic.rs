@@ -85,7 +85,12 @@ impl Traffic {
     /// Starts sending to `clients` and watching from `height` on.
     pub fn start(chain: ChainId, clients: Vec<Client>, height: u64) -> Self {
         let accounts = (0..ACCOUNTS)
-            .map(|i| Account { key: account_key(i), nonce: 0, node: i % clients.len(), under_way: VecDeque::new() })
+            .map(|i| Account {
+                key: account_key(i),
+                nonce: 0,
+                node: i % clients.len(),
+                under_way: VecDeque::new(),
+            })
             .collect();
         let shared = Arc::new(Shared {
             stop_sending: AtomicBool::new(false),
@@ -101,7 +106,9 @@ impl Traffic {
         Self {
             shared,
             sender: Some(std::thread::spawn(move || for_sender.send_loop())),
-            watcher: Some(std::thread::spawn(move || for_watcher.watch_loop(height + 1))),
+            watcher: Some(std::thread::spawn(move || {
+                for_watcher.watch_loop(height + 1)
+            })),
         }
     }
 
@@ -112,14 +119,20 @@ impl Traffic {
 
     /// What was seen so far.
     pub fn seen(&self) -> Seen {
-        self.shared.seen.lock().expect("no thread panics while holding it").clone()
+        self.shared
+            .seen
+            .lock()
+            .expect("no thread panics while holding it")
+            .clone()
     }
 
     /// Stops sending, waits until everything sent is final or rejected, and returns what was seen.
     pub fn finish(mut self, patience: Duration) -> Result<Seen> {
         self.shared.stop_sending.store(true, Ordering::Relaxed);
         if let Some(sender) = self.sender.take() {
-            sender.join().map_err(|_| anyhow!("the sending thread panicked"))?;
+            sender
+                .join()
+                .map_err(|_| anyhow!("the sending thread panicked"))?;
         }
         let start = Instant::now();
         loop {
@@ -128,20 +141,29 @@ impl Traffic {
                 break;
             }
             if start.elapsed() > patience {
-                return Err(anyhow!("{left} transfers are neither final nor rejected after {} s", patience.as_secs()));
+                return Err(anyhow!(
+                    "{left} transfers are neither final nor rejected after {} s",
+                    patience.as_secs()
+                ));
             }
             self.shared.hand_over_again();
             std::thread::sleep(INTERVAL);
         }
         self.shared.stop.store(true, Ordering::Relaxed);
         if let Some(watcher) = self.watcher.take() {
-            watcher.join().map_err(|_| anyhow!("the watching thread panicked"))?;
+            watcher
+                .join()
+                .map_err(|_| anyhow!("the watching thread panicked"))?;
         }
         Ok(self.seen())
     }
 
     fn under_way(&self) -> usize {
-        let accounts = self.shared.accounts.lock().expect("no thread panics while holding it");
+        let accounts = self
+            .shared
+            .accounts
+            .lock()
+            .expect("no thread panics while holding it");
         accounts.iter().map(|a| a.under_way.len()).sum()
     }
 }
@@ -174,7 +196,10 @@ impl Shared {
 
     fn send(&self, index: usize, body: serde_json::Value) {
         let (line, node) = {
-            let mut accounts = self.accounts.lock().expect("no thread panics while holding it");
+            let mut accounts = self
+                .accounts
+                .lock()
+                .expect("no thread panics while holding it");
             let account = &mut accounts[index];
             if account.under_way.len() >= MAX_UNDER_WAY {
                 return;
@@ -184,10 +209,18 @@ impl Shared {
             account.nonce += 1;
             let line = entry.to_line();
             let now = Instant::now();
-            account.under_way.push_back(Pending { id: entry.id(), line: line.clone(), sent: now, handed: now });
+            account.under_way.push_back(Pending {
+                id: entry.id(),
+                line: line.clone(),
+                sent: now,
+                handed: now,
+            });
             (line, account.node)
         };
-        self.seen.lock().expect("no thread panics while holding it").sent += 1;
+        self.seen
+            .lock()
+            .expect("no thread panics while holding it")
+            .sent += 1;
         // A node that is down is met by `hand_over_again`.
         let _ = self.clients[node].submit(&line);
     }
@@ -196,12 +229,23 @@ impl Shared {
     fn hand_over_again(&self) {
         let mut again = Vec::new();
         {
-            let mut accounts = self.accounts.lock().expect("no thread panics while holding it");
+            let mut accounts = self
+                .accounts
+                .lock()
+                .expect("no thread panics while holding it");
             for account in accounts.iter_mut() {
-                if account.under_way.front().is_some_and(|p| p.handed.elapsed() > PATIENCE) {
+                if account
+                    .under_way
+                    .front()
+                    .is_some_and(|p| p.handed.elapsed() > PATIENCE)
+                {
                     account.node = (account.node + 1) % self.clients.len();
-                    let lines: Vec<String> = account.under_way.iter().map(|p| p.line.clone()).collect();
-                    account.under_way.iter_mut().for_each(|p| p.handed = Instant::now());
+                    let lines: Vec<String> =
+                        account.under_way.iter().map(|p| p.line.clone()).collect();
+                    account
+                        .under_way
+                        .iter_mut()
+                        .for_each(|p| p.handed = Instant::now());
                     again.push((account.node, lines.join("\n")));
                 }
             }
@@ -214,7 +258,9 @@ impl Shared {
     fn watch_loop(&self, mut height: u64) {
         let mut node = 0;
         while !self.stop.load(Ordering::Relaxed) {
-            match self.clients[node].find::<instar_node::api::types::BlockAnswer>(&format!("/v1/blocks/{height}?wait_ms=1000")) {
+            match self.clients[node].find::<instar_node::api::types::BlockAnswer>(&format!(
+                "/v1/blocks/{height}?wait_ms=1000"
+            )) {
                 Ok(Some(block)) => {
                     self.note(&block);
                     height += 1;
@@ -231,28 +277,51 @@ impl Shared {
 
     fn note(&self, block: &instar_node::api::types::BlockAnswer) {
         let now = Instant::now();
-        let mut accounts = self.accounts.lock().expect("no thread panics while holding it");
+        let mut accounts = self
+            .accounts
+            .lock()
+            .expect("no thread panics while holding it");
         let mut seen = self.seen.lock().expect("no thread panics while holding it");
         let mut ours = false;
         for line in &block.receipts {
-            let ReceiptLine::Entry(receipt) = line else { continue };
+            let ReceiptLine::Entry(receipt) = line else {
+                continue;
+            };
             // A copy that came too early or too late has no effect; the entry itself is still under way or done.
-            if receipt.rule.as_deref().is_some_and(|r| r.starts_with("nonce-")) || receipt.outcome == Outcome::Unavailable {
+            if receipt
+                .rule
+                .as_deref()
+                .is_some_and(|r| r.starts_with("nonce-"))
+                || receipt.outcome == Outcome::Unavailable
+            {
                 continue;
             }
             for account in accounts.iter_mut() {
-                let Some(at) = account.under_way.iter().position(|p| p.id == receipt.entry) else { continue };
-                let pending = account.under_way.remove(at).expect("the position was just found");
+                let Some(at) = account.under_way.iter().position(|p| p.id == receipt.entry) else {
+                    continue;
+                };
+                let pending = account
+                    .under_way
+                    .remove(at)
+                    .expect("the position was just found");
                 ours = true;
-                seen.final_ms.push(pending.sent.elapsed().as_secs_f64() * 1e3);
+                seen.final_ms
+                    .push(pending.sent.elapsed().as_secs_f64() * 1e3);
                 if receipt.outcome == Outcome::Applied {
                     seen.applied += 1;
-                    let memo = receipt.output.as_ref().and_then(|o| o.get("memo")).is_some_and(|m| m.is_string());
+                    let memo = receipt
+                        .output
+                        .as_ref()
+                        .and_then(|o| o.get("memo"))
+                        .is_some_and(|m| m.is_string());
                     if memo && seen.memo.is_none() {
                         seen.memo = Some((receipt.entry, block.header.height));
                     }
                 } else {
-                    *seen.rejected.entry(receipt.rule.clone().unwrap_or_default()).or_default() += 1;
+                    *seen
+                        .rejected
+                        .entry(receipt.rule.clone().unwrap_or_default())
+                        .or_default() += 1;
                 }
             }
         }

@@ -29,8 +29,9 @@ pub struct Validator {
 
 /// Ports that are free now, all different. They are held until all are known, so that none is given twice.
 fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let held: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<std::io::Result<_>>()?;
+    let held: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+        .collect::<std::io::Result<_>>()?;
     held.iter().map(|l| Ok(l.local_addr()?.port())).collect()
 }
 
@@ -57,7 +58,12 @@ pub fn lay_out(dir: &Path, names: &[String]) -> Result<Vec<Validator>> {
             data: address(i).data,
             peers: (0..names.len()).filter(|j| *j != i).map(address).collect(),
         })?;
-        validators.push(Validator { name: name.clone(), home, http, upgrader: None });
+        validators.push(Validator {
+            name: name.clone(),
+            home,
+            http,
+            upgrader: None,
+        });
     }
     Ok(validators)
 }
@@ -108,10 +114,19 @@ impl Validator {
             if let Some(child) = &mut self.upgrader
                 && let Some(status) = child.try_wait()?
             {
-                bail!("{} ended with {status} before it answered\n{}", self.name, self.log_tail());
+                bail!(
+                    "{} ended with {status} before it answered\n{}",
+                    self.name,
+                    self.log_tail()
+                );
             }
             if start.elapsed() > START_PATIENCE {
-                bail!("{} does not answer after {} s\n{}", self.name, START_PATIENCE.as_secs(), self.log_tail());
+                bail!(
+                    "{} does not answer after {} s\n{}",
+                    self.name,
+                    START_PATIENCE.as_secs(),
+                    self.log_tail()
+                );
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -129,15 +144,23 @@ impl Validator {
     pub fn kill_node(&self) -> Result<u32> {
         let pid = self.client()?.status()?.pid;
         let raw = i32::try_from(pid).context("a process id fits")?;
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(raw), nix::sys::signal::Signal::SIGKILL)?;
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(raw),
+            nix::sys::signal::Signal::SIGKILL,
+        )?;
         Ok(pid)
     }
 
     /// Stops the upgrader and with it the node.
     pub fn stop(&mut self) {
-        let Some(mut child) = self.upgrader.take() else { return };
+        let Some(mut child) = self.upgrader.take() else {
+            return;
+        };
         if let Ok(raw) = i32::try_from(child.id()) {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(raw), nix::sys::signal::Signal::SIGTERM);
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(raw),
+                nix::sys::signal::Signal::SIGTERM,
+            );
         }
         let start = Instant::now();
         while start.elapsed() < STOP_PATIENCE {
@@ -165,16 +188,27 @@ impl Drop for Validator {
 /// A socket of one of the validators' processes that listens outside loopback, if there is one.
 pub fn listening_outside(validators: &[Validator]) -> Result<Option<String>> {
     for validator in validators {
-        let Ok(status) = validator.client()?.status() else { continue };
+        let Ok(status) = validator.client()?.status() else {
+            continue;
+        };
         let inodes = socket_inodes(status.pid)?;
         for table in ["tcp", "tcp6", "udp", "udp6"] {
             let path = format!("/proc/{}/net/{table}", status.pid);
-            let Ok(text) = fs::read_to_string(&path) else { continue };
+            let Ok(text) = fs::read_to_string(&path) else {
+                continue;
+            };
             for line in text.lines().skip(1) {
                 let fields: Vec<&str> = line.split_whitespace().collect();
-                let (Some(local), Some(state), Some(inode)) = (fields.get(1), fields.get(3), fields.get(9)) else { continue };
+                let (Some(local), Some(state), Some(inode)) =
+                    (fields.get(1), fields.get(3), fields.get(9))
+                else {
+                    continue;
+                };
                 // State 0A is a listening TCP socket; a bound UDP socket is in state 07.
-                let open = matches!((table, *state), ("tcp" | "tcp6", "0A") | ("udp" | "udp6", "07"));
+                let open = matches!(
+                    (table, *state),
+                    ("tcp" | "tcp6", "0A") | ("udp" | "udp6", "07")
+                );
                 if open && inodes.contains(*inode) && !is_loopback(local) {
                     return Ok(Some(format!("{} ({table} {local})", validator.name)));
                 }
@@ -187,8 +221,14 @@ pub fn listening_outside(validators: &[Validator]) -> Result<Option<String>> {
 fn socket_inodes(pid: u32) -> Result<std::collections::BTreeSet<String>> {
     let mut inodes = std::collections::BTreeSet::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
-        let Ok(target) = fs::read_link(entry?.path()) else { continue };
-        if let Some(inode) = target.to_string_lossy().strip_prefix("socket:[").and_then(|t| t.strip_suffix(']')) {
+        let Ok(target) = fs::read_link(entry?.path()) else {
+            continue;
+        };
+        if let Some(inode) = target
+            .to_string_lossy()
+            .strip_prefix("socket:[")
+            .and_then(|t| t.strip_suffix(']'))
+        {
             inodes.insert(inode.to_owned());
         }
     }

@@ -14,7 +14,11 @@ use crate::client::Client;
 const POLL: Duration = Duration::from_millis(150);
 
 /// Asks until `ask` has an answer, at most `patience`.
-pub fn until<T>(what: &str, patience: Duration, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub fn until<T>(
+    what: &str,
+    patience: Duration,
+    mut ask: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let start = Instant::now();
     let mut last_error = None;
     loop {
@@ -32,13 +36,26 @@ pub fn until<T>(what: &str, patience: Duration, mut ask: impl FnMut() -> Result<
 }
 
 /// The phase of a round or proposal; fails at once when it is one of `bad`.
-pub fn phase(client: &Client, path: &str, good: &[&str], bad: &[&str], patience: Duration) -> Result<Value> {
+pub fn phase(
+    client: &Client,
+    path: &str,
+    good: &[&str],
+    bad: &[&str],
+    patience: Duration,
+) -> Result<Value> {
     let mut seen = String::new();
-    let found = until(&format!("{path} becoming {}", good.join(" or ")), patience, || {
-        let value: Value = client.get(path)?;
-        value["phase"].as_str().unwrap_or_default().clone_into(&mut seen);
-        Ok((good.contains(&seen.as_str()) || bad.contains(&seen.as_str())).then_some(value))
-    })?;
+    let found = until(
+        &format!("{path} becoming {}", good.join(" or ")),
+        patience,
+        || {
+            let value: Value = client.get(path)?;
+            value["phase"]
+                .as_str()
+                .unwrap_or_default()
+                .clone_into(&mut seen);
+            Ok((good.contains(&seen.as_str()) || bad.contains(&seen.as_str())).then_some(value))
+        },
+    )?;
     if bad.contains(&seen.as_str()) {
         bail!("{path} became {seen}: {found}");
     }
@@ -46,7 +63,13 @@ pub fn phase(client: &Client, path: &str, good: &[&str], bad: &[&str], patience:
 }
 
 /// The first event of this name about `id` from `height` on, with the block that holds it.
-pub fn event(client: &Client, mut height: u64, name: &str, id: &Digest, patience: Duration) -> Result<(BlockAnswer, Value)> {
+pub fn event(
+    client: &Client,
+    mut height: u64,
+    name: &str,
+    id: &Digest,
+    patience: Duration,
+) -> Result<(BlockAnswer, Value)> {
     until(&format!("event {name} of {id}"), patience, || {
         while let Some(block) = client.block(height)? {
             let found = block.receipts.iter().find_map(|line| match line {

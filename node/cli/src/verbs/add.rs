@@ -35,20 +35,27 @@ pub fn run(args: &Args) -> Result<()> {
     } else {
         cut(&args.path)?.cid
     };
-    facts(args.json, &json!({"cid": cid.to_string()}), |_| cid.to_string())
+    facts(args.json, &json!({"cid": cid.to_string()}), |_| {
+        cid.to_string()
+    })
 }
 
 fn cut(path: &Path) -> Result<TreeLink> {
     let mut file = File::open(path).with_context(|| path.display().to_string())?;
     let summary = add_file(Profile::InstarCdcV1, &mut file, &mut |_, _| Ok(()))?;
-    Ok(TreeLink { cid: summary.cid, dag_size: summary.dag_size })
+    Ok(TreeLink {
+        cid: summary.cid,
+        dag_size: summary.dag_size,
+    })
 }
 
 fn collect(dir: &Path, prefix: &str, files: &mut BTreeMap<String, TreeLink>) -> Result<()> {
     for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())? {
         let entry = entry?;
         let name = entry.file_name();
-        let Some(name) = name.to_str() else { bail!("{} is not UTF-8", entry.path().display()) };
+        let Some(name) = name.to_str() else {
+            bail!("{} is not UTF-8", entry.path().display())
+        };
         let path = format!("{prefix}{name}");
         let kind = entry.file_type()?;
         if kind.is_dir() {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use instar_attest::bundle::Bundle;
 use instar_attest::release::{Nonce, commitment, target_digest};
 use instar_attest::statement::{Build, Statement};
-use instar_attest::{ChainId, Digest, Purpose, PublicKey, SecretKey, keyfile};
+use instar_attest::{ChainId, Digest, PublicKey, Purpose, SecretKey, keyfile};
 use instar_builder::record::BuildRecord;
 use instar_ledger::Outcome;
 use serde_json::{Value, json};
@@ -27,7 +27,9 @@ pub const BUNDLE_FILE: &str = "attestation.sigstore.json";
 const NONCE_FILE: &str = "commitment-nonce";
 
 #[derive(clap::Args)]
-#[command(after_help = "Example: instar attest ../coin-2 --round 4f1c…(64 digits) --key builder.json --token-file ~/node/token")]
+#[command(
+    after_help = "Example: instar attest ../coin-2 --round 4f1c…(64 digits) --key builder.json --token-file ~/node/token"
+)]
 pub struct Args {
     /// The folder that `instar build` made
     dir: PathBuf,
@@ -55,24 +57,40 @@ pub fn run(args: &Args) -> Result<()> {
     let chain = client.status()?.chain;
     let round_path = format!("/v1/rounds/{}", args.round);
     let round: Value = client.get(&round_path)?;
-    ensure!(round["source"] == serde_json::to_value(&record.source)?, "the round is for source {}, this is built from {}", round["source"], record.source.commit);
+    ensure!(
+        round["source"] == serde_json::to_value(&record.source)?,
+        "the round is for source {}, this is built from {}",
+        round["source"],
+        record.source.commit
+    );
     let nonce = nonce(&args.dir)?;
     let bundle = sign(&args.dir, &record, &key, chain, args.round)?;
 
-    let id = client.statement("build", commit_body(&record, &key.public(), chain, args.round, &nonce))?;
+    let id = client.statement(
+        "build",
+        commit_body(&record, &key.public(), chain, args.round, &nonce),
+    )?;
     must_apply(&client, &id, "the commitment")?;
     eprintln!("committed in entry {id}, waiting for the others");
     wait_for_reveal(&client, &round_path, Duration::from_secs(args.wait))?;
     let id = client.statement("build", reveal_body(&record, args.round, &nonce, &bundle))?;
     must_apply(&client, &id, "the reveal")?;
     let value = json!({"round": args.round, "reveal": id, "builder": key.public(), "bundle": args.dir.join(BUNDLE_FILE)});
-    facts(args.json, &value, |_| format!("revealed in entry {id}; attestation in {}", args.dir.join(BUNDLE_FILE).display()))
+    facts(args.json, &value, |_| {
+        format!(
+            "revealed in entry {id}; attestation in {}",
+            args.dir.join(BUNDLE_FILE).display()
+        )
+    })
 }
 
 fn nonce(dir: &Path) -> Result<Nonce> {
     let path = dir.join(NONCE_FILE);
     match fs::read_to_string(&path) {
-        Ok(text) => text.trim().parse().with_context(|| path.display().to_string()),
+        Ok(text) => text
+            .trim()
+            .parse()
+            .with_context(|| path.display().to_string()),
         Err(_) => {
             let nonce = Nonce::from_bytes(*keyfile::os_seed()?);
             fs::write(&path, nonce.to_hex()).with_context(|| path.display().to_string())?;
@@ -81,7 +99,13 @@ fn nonce(dir: &Path) -> Result<Nonce> {
     }
 }
 
-fn sign(dir: &Path, record: &BuildRecord, key: &SecretKey, chain: ChainId, round: Digest) -> Result<Vec<u8>> {
+fn sign(
+    dir: &Path,
+    record: &BuildRecord,
+    key: &SecretKey,
+    chain: ChainId,
+    round: Digest,
+) -> Result<Vec<u8>> {
     let build = Build {
         builder: key.public(),
         cargo_lock: record.cargo_lock,
@@ -96,7 +120,11 @@ fn sign(dir: &Path, record: &BuildRecord, key: &SecretKey, chain: ChainId, round
         toolchain: record.toolchain.digest,
         vendor: record.vendor.digest,
     };
-    let files: Vec<_> = record.targets.iter().flat_map(|t| t.files.clone()).collect();
+    let files: Vec<_> = record
+        .targets
+        .iter()
+        .flat_map(|t| t.files.clone())
+        .collect();
     let statement = Statement::new(build, &files, &record.sbom)?;
     let bytes = Bundle::sign(key, &statement)?.to_bytes()?;
     let path = dir.join(BUNDLE_FILE);
@@ -104,12 +132,25 @@ fn sign(dir: &Path, record: &BuildRecord, key: &SecretKey, chain: ChainId, round
     Ok(bytes)
 }
 
-fn commit_body(record: &BuildRecord, builder: &PublicKey, chain: ChainId, round: Digest, nonce: &Nonce) -> Value {
+fn commit_body(
+    record: &BuildRecord,
+    builder: &PublicKey,
+    chain: ChainId,
+    round: Digest,
+    nonce: &Nonce,
+) -> Value {
     let commitments: Vec<Value> = record
         .targets
         .iter()
         .map(|t| {
-            let digest = commitment(builder, &chain, &target_digest(&t.files), nonce, &round, &t.target);
+            let digest = commitment(
+                builder,
+                &chain,
+                &target_digest(&t.files),
+                nonce,
+                &round,
+                &t.target,
+            );
             json!({"target": t.target, "digest": digest})
         })
         .collect();
@@ -117,8 +158,11 @@ fn commit_body(record: &BuildRecord, builder: &PublicKey, chain: ChainId, round:
 }
 
 fn reveal_body(record: &BuildRecord, round: Digest, nonce: &Nonce, bundle: &[u8]) -> Value {
-    let reveals: Vec<Value> =
-        record.targets.iter().map(|t| json!({"target": t.target, "nonce": nonce, "files": t.files})).collect();
+    let reveals: Vec<Value> = record
+        .targets
+        .iter()
+        .map(|t| json!({"target": t.target, "nonce": nonce, "files": t.files}))
+        .collect();
     json!({"op": "reveal", "round": round, "reveals": reveals, "sbom": record.sbom, "bundle": String::from_utf8_lossy(bundle)})
 }
 
@@ -134,14 +178,21 @@ fn wait_for_reveal(client: &Client, path: &str, patience: Duration) -> Result<()
     let start = Instant::now();
     loop {
         // A node that is restarted in the middle is no reason to give up.
-        let phase = client.get::<Value>(path).map(|r| r["phase"].as_str().unwrap_or_default().to_owned());
+        let phase = client
+            .get::<Value>(path)
+            .map(|r| r["phase"].as_str().unwrap_or_default().to_owned());
         match phase.as_deref() {
             Ok("reveal") => return Ok(()),
             Ok("commit") | Err(_) => {}
-            Ok(other) => bail!("the round is {other} already; a reveal now would only be a confirmation"),
+            Ok(other) => {
+                bail!("the round is {other} already; a reveal now would only be a confirmation")
+            }
         }
         if start.elapsed() > patience {
-            bail!("the round did not reach its reveal phase within {} s", patience.as_secs());
+            bail!(
+                "the round did not reach its reveal phase within {} s",
+                patience.as_secs()
+            );
         }
         std::thread::sleep(POLL);
     }

@@ -18,7 +18,9 @@ use crate::exit::{Negative, facts};
 const MAX_FILE_BYTES: u64 = 1 << 30;
 
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  instar audit bafy… --ledger ledger --node http://127.0.0.1:8080 --export bundle   # collects\n  instar audit bafy… --ledger ledger --bundle bundle                                 # checks, offline")]
+#[command(
+    after_help = "Examples:\n  instar audit bafy… --ledger ledger --node http://127.0.0.1:8080 --export bundle   # collects\n  instar audit bafy… --ledger ledger --bundle bundle                                 # checks, offline"
+)]
 pub struct Args {
     /// The release's root CID
     cid: String,
@@ -44,11 +46,18 @@ pub struct Args {
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<()> {
     if let Some(out) = &args.export {
-        let mut supplier = NodeSupplier { client: args.node.client()?, source: args.source.clone() };
+        let mut supplier = NodeSupplier {
+            client: args.node.client()?,
+            source: args.source.clone(),
+        };
         export(&args.ledger, &args.cid, &mut supplier, out)?;
-        return facts(args.json, &serde_json::json!({"bundle": out}), |_| format!("audit bundle in {}", out.display()));
+        return facts(args.json, &serde_json::json!({"bundle": out}), |_| {
+            format!("audit bundle in {}", out.display())
+        });
     }
-    let Some(bundle) = &args.bundle else { bail!("name a bundle with --bundle, or make one with --export") };
+    let Some(bundle) = &args.bundle else {
+        bail!("name a bundle with --bundle, or make one with --export")
+    };
     print(args.json, &audit(&args.ledger, bundle, &args.cid))
 }
 
@@ -68,8 +77,18 @@ fn print(json: bool, report: &Report) -> Result<()> {
 }
 
 fn words(report: &Report) -> String {
-    let mut lines: Vec<String> =
-        report.steps.iter().map(|s| format!("{} {}: {}", if s.ok { "ok     " } else { "REFUSED" }, s.name, s.detail)).collect();
+    let mut lines: Vec<String> = report
+        .steps
+        .iter()
+        .map(|s| {
+            format!(
+                "{} {}: {}",
+                if s.ok { "ok     " } else { "REFUSED" },
+                s.name,
+                s.detail
+            )
+        })
+        .collect();
     lines.push(match (report.ok, report.activated_at) {
         (true, Some(height)) => format!("verified: live since height {height}"),
         (true, None) => "verified".into(),
@@ -88,14 +107,17 @@ impl Supplier for NodeSupplier {
     fn file(&mut self, cid: &str) -> io::Result<Box<dyn Read + '_>> {
         let cid: Cid = cid.parse().map_err(io::Error::other)?;
         let scratch = tempfile::tempdir()?;
-        let store = BlockStore::open(&scratch.path().join("blocks.redb")).map_err(io::Error::other)?;
+        let store =
+            BlockStore::open(&scratch.path().join("blocks.redb")).map_err(io::Error::other)?;
         fetch(&self.client, &store, &cid).map_err(io::Error::other)?;
         let content = read_file(&store, &cid, MAX_FILE_BYTES).map_err(io::Error::other)?;
         Ok(Box::new(Cursor::new(content)))
     }
 
     fn source_commit(&mut self, source: &Source) -> io::Result<Option<Vec<u8>>> {
-        let Some(repository) = &self.source else { return Ok(None) };
+        let Some(repository) = &self.source else {
+            return Ok(None);
+        };
         let output = Command::new("git")
             .args(["-c", "safe.directory=*", "-C"])
             .arg(repository)

@@ -20,7 +20,9 @@ enum RecipeArg {
 }
 
 #[derive(clap::Args)]
-#[command(after_help = "Example: instar build . --rev HEAD --slot dapps/coin --number 2 --name coin --out ../coin-2")]
+#[command(
+    after_help = "Example: instar build . --rev HEAD --slot dapps/coin --number 2 --name coin --out ../coin-2"
+)]
 pub struct Args {
     /// A git repository; its work tree is never looked at
     #[arg(value_name = "REPO", default_value = ".")]
@@ -66,7 +68,9 @@ pub struct Args {
 fn cache() -> Result<PathBuf> {
     let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let base = base.or_else(|| std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cache")));
-    Ok(base.context("neither XDG_CACHE_HOME nor HOME is set; name a folder with --cache")?.join("instar"))
+    Ok(base
+        .context("neither XDG_CACHE_HOME nor HOME is set; name a folder with --cache")?
+        .join("instar"))
 }
 
 /// Runs the verb.
@@ -74,7 +78,10 @@ pub fn run(args: &Args) -> Result<()> {
     let how = match (&args.recipe, &args.warm) {
         (RecipeArg::CargoWarm, Some(checkout)) => How::CargoWarm {
             checkout: checkout.clone(),
-            target: args.warm_target.clone().unwrap_or_else(|| checkout.join("target")),
+            target: args
+                .warm_target
+                .clone()
+                .unwrap_or_else(|| checkout.join("target")),
         },
         _ => How::Cargo,
     };
@@ -90,26 +97,45 @@ pub fn run(args: &Args) -> Result<()> {
         jobs: args.jobs,
     };
     match build(&request, &mut progress)? {
-        BuildOutcome::Equal(built) => report(args, &built, "built twice under different conditions, with the same bytes"),
+        BuildOutcome::Equal(built) => report(
+            args,
+            &built,
+            "built twice under different conditions, with the same bytes",
+        ),
         BuildOutcome::Once(built) => report(args, &built, "built once, not hermetic"),
         BuildOutcome::Different(different) => {
             for file in &different.files {
                 eprintln!("{file}");
             }
-            let logs = format!("{} and {}", different.logs[0].display(), different.logs[1].display());
+            let logs = format!(
+                "{} and {}",
+                different.logs[0].display(),
+                different.logs[1].display()
+            );
             Err(Negative(format!("the two builds made different bytes; logs: {logs}")).into())
         }
         BuildOutcome::Failed(failed) => {
             eprintln!("{}", failed.tail.join("\n"));
-            Err(Negative(format!("build {} failed ({}); the whole log: {}", failed.build, failed.ended, failed.log.display())).into())
+            Err(Negative(format!(
+                "build {} failed ({}); the whole log: {}",
+                failed.build,
+                failed.ended,
+                failed.log.display()
+            ))
+            .into())
         }
     }
 }
 
 fn progress(progress: Progress<'_>) {
     match progress {
-        Progress::Extracted(commit) => eprintln!("source: commit {} (tree {})", commit.source.commit, commit.source.tree),
-        Progress::TargetLeftOut(target) => eprintln!("no standard library for {target} here, left to others"),
+        Progress::Extracted(commit) => eprintln!(
+            "source: commit {} (tree {})",
+            commit.source.commit, commit.source.tree
+        ),
+        Progress::TargetLeftOut(target) => {
+            eprintln!("no standard library for {target} here, left to others")
+        }
         Progress::Vendored(n) => eprintln!("{n} vendored crates match Cargo.lock"),
         Progress::Building(n) => eprintln!("build {n}"),
         Progress::Line(line) => eprintln!("  {line}"),
@@ -120,13 +146,20 @@ fn progress(progress: Progress<'_>) {
 }
 
 fn report(args: &Args, built: &Built, how: &str) -> Result<()> {
-    let root = args.chain.map(|chain| crate::release::root(&crate::release::of_build(&built.out, chain)?)).transpose()?;
+    let root = args
+        .chain
+        .map(|chain| crate::release::root(&crate::release::of_build(&built.out, chain)?))
+        .transpose()?;
     let root = root.map(|r| r.to_string());
-    let value = json!({"out": built.out, "record": built.record, "root": root, "wall_ms": built.wall_ms});
+    let value =
+        json!({"out": built.out, "record": built.record, "root": root, "wall_ms": built.wall_ms});
     facts(args.json, &value, |_| {
         let mut lines = vec![how.to_owned()];
         for file in built.record.targets.iter().flat_map(|t| &t.files) {
-            lines.push(format!("sha256:{} {} ({} bytes)", file.sha256, file.path, file.size));
+            lines.push(format!(
+                "sha256:{} {} ({} bytes)",
+                file.sha256, file.path, file.size
+            ));
         }
         lines.push(match root {
             Some(root) => format!("release root on this chain: {root}"),

@@ -85,9 +85,15 @@ fn log(args: &LogArgs) -> Result<()> {
     let client = args.node.client()?;
     let height = client.status()?.height;
     for h in (height.saturating_sub(args.n) + 1..=height).rev() {
-        let Some(block) = client.block(h)? else { continue };
+        let Some(block) = client.block(h)? else {
+            continue;
+        };
         facts(args.json, &block, |b| {
-            let entries = b.receipts.iter().filter(|r| matches!(r, ReceiptLine::Entry(_))).count();
+            let entries = b
+                .receipts
+                .iter()
+                .filter(|r| matches!(r, ReceiptLine::Entry(_)))
+                .count();
             let mut text = format!(
                 "block {h} {} · {entries} entries, {} lanes · round {}, {} precommits",
                 b.id,

@@ -13,7 +13,9 @@ pub enum Verb {
 }
 
 #[derive(clap::Args)]
-#[command(after_help = "Example: instar dapp query coin '{\"op\":\"balance\",\"account\":\"9d…\"}'")]
+#[command(
+    after_help = "Example: instar dapp query coin '{\"op\":\"balance\",\"account\":\"9d…\"}'"
+)]
 pub struct Query {
     /// The dapp's name
     dapp: String,
@@ -29,8 +31,19 @@ pub struct Query {
 /// Runs the verb.
 pub fn run(verb: Verb) -> Result<()> {
     let Verb::Query(args) = verb;
-    let question: Value = serde_json::from_str(&args.question).context("the question is not JSON")?;
+    let question: Value =
+        serde_json::from_str(&args.question).context("the question is not JSON")?;
     let question = instar_attest::json::to_vec(&question)?;
-    let answer: Value = args.node.client()?.post(&format!("/v1/query/{}", args.dapp), &question)?;
-    facts(args.json, &answer, |a| format!("{} ({}, height {})", a["answer"], a["label"].as_str().unwrap_or("?"), a["height"]))
+    let answer: Value = args
+        .node
+        .client()?
+        .post(&format!("/v1/query/{}", args.dapp), &question)?;
+    facts(args.json, &answer, |a| {
+        format!(
+            "{} ({}, height {})",
+            a["answer"],
+            a["label"].as_str().unwrap_or("?"),
+            a["height"]
+        )
+    })
 }

@@ -30,8 +30,16 @@ pub struct Finding {
 
 /// Programs that are called, and by what.
 const PROGRAMS: [(&str, &[&str], &str); 4] = [
-    ("git", &["--version"], "serves and clones the ledger; install git"),
-    ("ssh-keygen", &["-?"], "is what `git verify-commit` calls; install openssh-client"),
+    (
+        "git",
+        &["--version"],
+        "serves and clones the ledger; install git",
+    ),
+    (
+        "ssh-keygen",
+        &["-?"],
+        "is what `git verify-commit` calls; install openssh-client",
+    ),
     ("cargo", &["--version"], "builds releases; install Rust"),
     ("cc", &["--version"], "links releases; install a C compiler"),
 ];
@@ -42,7 +50,11 @@ pub fn describe(report: &instar_sandbox::Report) -> String {
         instar_sandbox::Mode::Root => "by root",
         instar_sandbox::Mode::User => "by an ordinary user",
     };
-    let missing: Vec<String> = report.missing.iter().map(|m| format!("without {}: {}", m.what, m.allow)).collect();
+    let missing: Vec<String> = report
+        .missing
+        .iter()
+        .map(|m| format!("without {}: {}", m.what, m.allow))
+        .collect();
     let mut text = format!("sealed containers {mode}");
     if !missing.is_empty() {
         text += &format!("; {}", missing.join("; "));
@@ -54,14 +66,28 @@ pub fn describe(report: &instar_sandbox::Report) -> String {
 pub fn examine() -> Vec<Finding> {
     let mut findings = Vec::new();
     let report = instar_sandbox::probe();
-    findings.push(Finding { what: "sandbox".into(), ok: report.usable(), needed: true, detail: describe(&report) });
+    findings.push(Finding {
+        what: "sandbox".into(),
+        ok: report.usable(),
+        needed: true,
+        detail: describe(&report),
+    });
     for (program, args, why) in PROGRAMS {
-        let found = Command::new(program).args(args).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status();
+        let found = Command::new(program)
+            .args(args)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .status();
         let detail = match &found {
             Ok(_) => "found".to_owned(),
             Err(e) => format!("{e}: {program} {why}"),
         };
-        findings.push(Finding { what: program.into(), ok: found.is_ok(), needed: true, detail });
+        findings.push(Finding {
+            what: program.into(),
+            ok: found.is_ok(),
+            needed: true,
+            detail,
+        });
     }
     findings
 }
@@ -70,7 +96,14 @@ pub fn examine() -> Vec<Finding> {
 pub fn run(args: &Args) -> Result<()> {
     let findings = examine();
     facts(args.json, &findings, |all| {
-        let line = |f: &Finding| format!("{} {}: {}", if f.ok { "ok     " } else { "MISSING" }, f.what, f.detail);
+        let line = |f: &Finding| {
+            format!(
+                "{} {}: {}",
+                if f.ok { "ok     " } else { "MISSING" },
+                f.what,
+                f.detail
+            )
+        };
         all.iter().map(line).collect::<Vec<_>>().join("\n")
     })?;
     if findings.iter().any(|f| f.needed && !f.ok) {

@@ -27,12 +27,24 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<()> {
-    ensure!(!args.output.exists(), "{} exists; nothing is overwritten", args.output.display());
+    ensure!(
+        !args.output.exists(),
+        "{} exists; nothing is overwritten",
+        args.output.display()
+    );
     let scratch = tempfile::tempdir()?;
     let store = BlockStore::open(&scratch.path().join("blocks.redb"))?;
     let blocks = super::audit::fetch(&args.node.client()?, &store, &args.cid)?;
     export(&store, &args.cid, None, &args.output, &Limits::default())?;
-    facts(args.json, &json!({"cid": args.cid.to_string(), "blocks": blocks, "path": args.output}), |_| {
-        format!("{} in {} ({blocks} blocks, each verified)", args.cid, args.output.display())
-    })
+    facts(
+        args.json,
+        &json!({"cid": args.cid.to_string(), "blocks": blocks, "path": args.output}),
+        |_| {
+            format!(
+                "{} in {} ({blocks} blocks, each verified)",
+                args.cid,
+                args.output.display()
+            )
+        },
+    )
 }

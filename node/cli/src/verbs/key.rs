@@ -75,7 +75,13 @@ pub fn run(verb: Verb) -> Result<()> {
             let purpose = args.purpose.into();
             let key = keyfile::generate(&args.output, purpose)?;
             let value = serde_json::json!({"purpose": purpose, "public": key.public(), "file": args.output});
-            facts(args.json, &value, |_| format!("{purpose} key {} in {}", key.public(), args.output.display()))
+            facts(args.json, &value, |_| {
+                format!(
+                    "{purpose} key {} in {}",
+                    key.public(),
+                    args.output.display()
+                )
+            })
         }
         Verb::Show(args) => {
             let (key, purpose) = keyfile::load_any(&args.file)?;

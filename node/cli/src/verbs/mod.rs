@@ -28,7 +28,12 @@ use crate::client::Client;
 #[derive(clap::Args, Clone)]
 pub struct NodeArgs {
     /// The node's HTTP API
-    #[arg(long, value_name = "URL", env = "INSTAR_NODE", default_value = "http://127.0.0.1:8080")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "INSTAR_NODE",
+        default_value = "http://127.0.0.1:8080"
+    )]
     pub node: String,
     /// File with the node's write token (in the node's home: `token`)
     #[arg(long, value_name = "FILE", env = "INSTAR_TOKEN_FILE")]
@@ -44,6 +49,7 @@ impl NodeArgs {
 }
 
 fn read_token(path: &Path) -> Result<String> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("the token file {} can't be read", path.display()))?;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("the token file {} can't be read", path.display()))?;
     Ok(text.trim().to_owned())
 }

@@ -8,9 +8,6 @@ use instar_node::run::{NodeOptions, run as run_node};
 
 use crate::exit::facts;
 
-/// What a person sees change in `chain status` when the node's binary changes.
-const CODENAME: &str = include_str!("../codename.txt");
-
 #[derive(clap::Subcommand)]
 pub enum Verb {
     /// Run a node until it is told to stop
@@ -21,7 +18,9 @@ pub enum Verb {
 }
 
 #[derive(clap::Args)]
-#[command(after_help = "Example: instar node run --home ~/my-node\nFor unattended upgrades: instar upgrader run --home ~/my-node -- node run --home ~/my-node")]
+#[command(
+    after_help = "Example: instar node run --home ~/my-node\nFor unattended upgrades: instar upgrader run --home ~/my-node -- node run --home ~/my-node"
+)]
 pub struct Run {
     /// The node's home folder
     #[arg(long, value_name = "DIR")]
@@ -49,12 +48,18 @@ pub struct Rehearse {
 }
 
 /// Runs the verb.
-pub fn run(verb: Verb) -> Result<()> {
+pub fn run(verb: Verb, codename: &str) -> Result<()> {
     match verb {
         Verb::Run(args) => {
             instar_node::log::init();
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build()?;
-            let result = runtime.block_on(run_node(NodeOptions { home: args.home, codename: CODENAME.trim().to_owned() }));
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .worker_threads(2)
+                .build()?;
+            let result = runtime.block_on(run_node(NodeOptions {
+                home: args.home,
+                codename: codename.trim().to_owned(),
+            }));
             // Loops that wait for ever are not waited for.
             runtime.shutdown_background();
             result.context("the node ended")

@@ -15,7 +15,9 @@ use crate::exit::facts;
 const POLL: Duration = Duration::from_millis(200);
 
 #[derive(clap::Args)]
-#[command(after_help = "Example: instar pin ../coin-2 --round 4f1c…(64 digits) --token-file ~/node/token")]
+#[command(
+    after_help = "Example: instar pin ../coin-2 --round 4f1c…(64 digits) --token-file ~/node/token"
+)]
 pub struct Args {
     /// The folder that `instar build` made
     dir: PathBuf,
@@ -44,11 +46,20 @@ pub fn run(args: &Args) -> Result<()> {
     let mut blocks = 0u64;
     let root = crate::release::store(&args.dir.join("release"), &release, &mut |cid, bytes| {
         blocks += 1;
-        client.post::<Value>(&format!("/v1/store/{cid}"), bytes).map(drop).map_err(std::io::Error::other)
+        client
+            .post::<Value>(&format!("/v1/store/{cid}"), bytes)
+            .map(drop)
+            .map_err(std::io::Error::other)
     })?;
-    let pin = serde_json::to_vec(&json!({"cid": root.to_string(), "name": format!("{}/{}", release.slot, release.number)}))?;
+    let pin = serde_json::to_vec(
+        &json!({"cid": root.to_string(), "name": format!("{}/{}", release.slot, release.number)}),
+    )?;
     client.post::<Value>("/v1/pins", &pin)?;
-    facts(args.json, &json!({"cid": root.to_string(), "blocks": blocks}), |_| format!("pinned {root} ({blocks} blocks)"))
+    facts(
+        args.json,
+        &json!({"cid": root.to_string(), "blocks": blocks}),
+        |_| format!("pinned {root} ({blocks} blocks)"),
+    )
 }
 
 fn closed_round(client: &Client, args: &Args) -> Result<Value> {

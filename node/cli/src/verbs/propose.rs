@@ -15,7 +15,9 @@ use crate::exit::{Negative, facts};
 use instar_ledger::Outcome;
 
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  instar propose --open REPO --rev main --slot dapps/coin --number 2 --name coin\n  instar propose --round 4f1c…(64 digits)")]
+#[command(
+    after_help = "Examples:\n  instar propose --open REPO --rev main --slot dapps/coin --number 2 --name coin\n  instar propose --round 4f1c…(64 digits)"
+)]
 pub struct Args {
     /// Open a build round for a commit of this git repository
     #[arg(long, value_name = "REPO", conflicts_with = "round", requires_all = ["rev", "slot", "number", "name"])]
@@ -33,7 +35,11 @@ pub struct Args {
     #[arg(long)]
     name: Option<String>,
     /// The targets to build
-    #[arg(long, value_name = "TRIPLE", default_value = "x86_64-unknown-linux-gnu")]
+    #[arg(
+        long,
+        value_name = "TRIPLE",
+        default_value = "x86_64-unknown-linux-gnu"
+    )]
     target: Vec<String>,
     /// Propose the release of this round
     #[arg(long, value_name = "ID", required_unless_present = "open")]
@@ -53,12 +59,17 @@ pub fn run(args: &Args) -> Result<()> {
     let client = args.node.client()?;
     let (topic, body) = match (&args.open, &args.round) {
         (Some(repo), _) => ("build", open_body(args, repo)?),
-        (None, Some(round)) => ("upgrade", propose_body(&client, round, args.release.as_deref())?),
+        (None, Some(round)) => (
+            "upgrade",
+            propose_body(&client, round, args.release.as_deref())?,
+        ),
         (None, None) => bail!("name a repository with --open, or a round with --round"),
     };
     let id = client.statement(topic, body)?;
     let answer = client.wait_receipt(&id, Duration::from_secs(30))?;
-    facts(args.json, &json!({"id": id, "receipt": answer}), |_| format!("{id}\n{}", super::receipt::words(&answer)))?;
+    facts(args.json, &json!({"id": id, "receipt": answer}), |_| {
+        format!("{id}\n{}", super::receipt::words(&answer))
+    })?;
     match answer.receipt.outcome {
         Outcome::Applied => Ok(()),
         _ => Err(Negative("the ledger refused it".into()).into()),

@@ -34,7 +34,11 @@ pub fn run(args: Args) -> Result<()> {
         client.receipt(&args.id, Duration::ZERO)?
     };
     let Some(answer) = answer else {
-        return Err(Negative(format!("no final block holds entry {}; it may be pending, or the node never saw it", args.id)).into());
+        return Err(Negative(format!(
+            "no final block holds entry {}; it may be pending, or the node never saw it",
+            args.id
+        ))
+        .into());
     };
     facts(args.json, &answer, words)
 }
@@ -42,7 +46,9 @@ pub fn run(args: Args) -> Result<()> {
 /// A receipt for people.
 pub fn words(answer: &ReceiptAnswer) -> String {
     let r = &answer.receipt;
-    let outcome = serde_json::to_value(r.outcome).map(|v| v.as_str().unwrap_or_default().to_owned()).unwrap_or_default();
+    let outcome = serde_json::to_value(r.outcome)
+        .map(|v| v.as_str().unwrap_or_default().to_owned())
+        .unwrap_or_default();
     let mut text = format!("{outcome} in block {} ({})", answer.height, answer.label);
     if let Some(rule) = &r.rule {
         text += &format!("\nrule: {rule}");

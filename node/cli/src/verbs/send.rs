@@ -12,7 +12,9 @@ use super::NodeArgs;
 use crate::exit::{Negative, facts};
 
 #[derive(clap::Args)]
-#[command(after_help = "Example: instar send coin '{\"op\":\"transfer\",\"to\":\"9d…\",\"amount\":\"5\"}' --key account.json")]
+#[command(
+    after_help = "Example: instar send coin '{\"op\":\"transfer\",\"to\":\"9d…\",\"amount\":\"5\"}' --key account.json"
+)]
 pub struct Args {
     /// The topic: a dapp's name, `build`, or `upgrade`
     topic: String,
@@ -50,10 +52,14 @@ pub fn run(args: Args) -> Result<()> {
     let entry = Entry::sign(&chain, &key, nonce, &args.topic, body)?;
     client.submit(&entry.to_line())?;
     if args.no_wait {
-        return facts(args.json, &serde_json::json!({"id": entry.id()}), |_| entry.id().to_hex());
+        return facts(args.json, &serde_json::json!({"id": entry.id()}), |_| {
+            entry.id().to_hex()
+        });
     }
     let answer = client.wait_receipt(&entry.id(), Duration::from_secs(args.wait))?;
-    facts(args.json, &answer, |a| format!("entry {}\n{}", entry.id(), super::receipt::words(a)))?;
+    facts(args.json, &answer, |a| {
+        format!("entry {}\n{}", entry.id(), super::receipt::words(a))
+    })?;
     match answer.receipt.outcome {
         Outcome::Applied => Ok(()),
         _ => Err(Negative("the entry is final but had no effect".into()).into()),

@@ -51,7 +51,9 @@ pub fn run(verb: Verb) -> Result<()> {
                 Some(found) => found,
                 None => client.get(&format!("/v1/rounds/{}", args.id))?,
             };
-            facts(args.json, &found, |v| serde_json::to_string_pretty(v).unwrap_or_default())
+            facts(args.json, &found, |v| {
+                serde_json::to_string_pretty(v).unwrap_or_default()
+            })
         }
     }
 }
@@ -59,17 +61,34 @@ pub fn run(verb: Verb) -> Result<()> {
 fn words(all: &Value) -> String {
     let mut lines = Vec::new();
     for (name, slot) in all["slots"].as_object().into_iter().flatten() {
-        lines.push(format!("slot {name}: release {} {} since height {}", slot["number"], text(&slot["release"]), slot["since"]));
+        lines.push(format!(
+            "slot {name}: release {} {} since height {}",
+            slot["number"],
+            text(&slot["release"]),
+            slot["since"]
+        ));
     }
     for (id, round) in all["rounds"].as_object().into_iter().flatten() {
-        lines.push(format!("round {id}: {} {} · {}", text(&round["slot"]), round["number"], text(&round["phase"])));
+        lines.push(format!(
+            "round {id}: {} {} · {}",
+            text(&round["slot"]),
+            round["number"],
+            text(&round["phase"])
+        ));
     }
     for (id, proposal) in all["proposals"].as_object().into_iter().flatten() {
-        lines.push(format!("proposal {id}: {} {} · {}", text(&proposal["slot"]), text(&proposal["release"]), text(&proposal["phase"])));
+        lines.push(format!(
+            "proposal {id}: {} {} · {}",
+            text(&proposal["slot"]),
+            text(&proposal["release"]),
+            text(&proposal["phase"])
+        ));
     }
     lines.join("\n")
 }
 
 fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -54,7 +54,9 @@ pub struct Home {
 }
 
 #[derive(clap::Args)]
-#[command(after_help = "Example: instar upgrader revert --home ~/node --reason 'the door does not open'")]
+#[command(
+    after_help = "Example: instar upgrader revert --home ~/node --reason 'the door does not open'"
+)]
 pub struct Revert {
     /// The node's home
     #[arg(long, value_name = "DIR")]
@@ -69,21 +71,42 @@ pub fn run(verb: Verb) -> Result<()> {
     match verb {
         Verb::Run(args) => {
             let path = args.first.map_or_else(std::env::current_exe, Ok)?;
-            let timings =
-                Timings { probation_blocks: args.probation_blocks, probation_ms: args.probation_ms, ..Timings::default() };
-            let first = First { path, release: args.release, protocol: crate::release::PROTOCOL };
-            Ok(instar_upgrader::run(Config { home: args.home, args: args.args, first, timings })?)
+            let timings = Timings {
+                probation_blocks: args.probation_blocks,
+                probation_ms: args.probation_ms,
+                ..Timings::default()
+            };
+            let first = First {
+                path,
+                release: args.release,
+                protocol: crate::release::PROTOCOL,
+            };
+            Ok(instar_upgrader::run(Config {
+                home: args.home,
+                args: args.args,
+                first,
+                timings,
+            })?)
         }
         Verb::Status(args) => facts(args.json, &status(&args.home)?, |s| {
             let outcome = s.outcome.as_ref().map_or_else(String::new, |o| {
-                let how = if o.kept { "kept".to_owned() } else { format!("went back: {}", o.reason) };
-                format!("\nlast swap {} (generation {}): {how}", o.release, o.generation)
+                let how = if o.kept {
+                    "kept".to_owned()
+                } else {
+                    format!("went back: {}", o.reason)
+                };
+                format!(
+                    "\nlast swap {} (generation {}): {how}",
+                    o.release, o.generation
+                )
             });
             format!("{} · running {}{outcome}", s.phase, s.running.release)
         }),
         Verb::History(args) => {
             for record in history(&args.home)? {
-                facts(args.json, &record, |r| serde_json::to_string(r).unwrap_or_default())?;
+                facts(args.json, &record, |r| {
+                    serde_json::to_string(r).unwrap_or_default()
+                })?;
             }
             Ok(())
         }

@@ -18,7 +18,9 @@ enum Choice {
 }
 
 #[derive(clap::Args)]
-#[command(after_help = "Example: instar vote 4f1c…(64 digits) no --reason 'the release notes are missing'")]
+#[command(
+    after_help = "Example: instar vote 4f1c…(64 digits) no --reason 'the release notes are missing'"
+)]
 pub struct Args {
     /// The proposal's id
     proposal: Digest,
@@ -44,7 +46,9 @@ pub fn run(args: &Args) -> Result<()> {
     let body = json!({"op": "vote", "proposal": args.proposal, "vote": vote, "rebuilt": null, "reason": args.reason});
     let id = client.statement("upgrade", body)?;
     let answer = client.wait_receipt(&id, Duration::from_secs(30))?;
-    facts(args.json, &json!({"id": id, "receipt": answer}), |_| format!("{id}\n{}", super::receipt::words(&answer)))?;
+    facts(args.json, &json!({"id": id, "receipt": answer}), |_| {
+        format!("{id}\n{}", super::receipt::words(&answer))
+    })?;
     match answer.receipt.outcome {
         Outcome::Applied => Ok(()),
         _ => Err(Negative("the ledger refused the vote".into()).into()),

@@ -30,7 +30,9 @@ struct Pieces(mpsc::Sender<io::Result<Bytes>>);
 impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let piece = Bytes::copy_from_slice(bytes);
-        self.0.blocking_send(Ok(piece)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        self.0
+            .blocking_send(Ok(piece))
+            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
         Ok(bytes.len())
     }
     fn flush(&mut self) -> io::Result<()> {
@@ -39,7 +41,10 @@ impl Write for Pieces {
 }
 
 fn header_text(headers: &HeaderMap, name: &str) -> Option<String> {
-    headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned)
+    headers
+        .get(name)
+        .and_then(|v| v.to_str().ok())
+        .map(str::to_owned)
 }
 
 /// Runs `serve` on a thread that may block and streams what it writes.
@@ -63,7 +68,10 @@ async fn stream(
         Some(Ok(first)) => first,
         Some(Err(_)) | None => {
             return match task.await {
-                Ok(Err(ServeError::Busy)) => Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, ServeError::Busy)),
+                Ok(Err(ServeError::Busy)) => Err(Refused::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    ServeError::Busy,
+                )),
                 Ok(Err(e @ ServeError::Request(_))) => Err(Refused::bad(e)),
                 Ok(Err(e)) => Err(Refused::internal(e)),
                 Ok(Ok(())) => Ok(answer(content_type, Body::empty())),
@@ -71,33 +79,60 @@ async fn stream(
             };
         }
     };
-    let rest = futures::stream::unfold(receive, |mut receive| async move { receive.recv().await.map(|piece| (piece, receive)) });
+    let rest = futures::stream::unfold(receive, |mut receive| async move {
+        receive.recv().await.map(|piece| (piece, receive))
+    });
     let all = futures::StreamExt::chain(futures::stream::once(async { Ok(first) }), rest);
     Ok(answer(content_type, Body::from_stream(all)))
 }
 
 fn answer(content_type: &'static str, body: Body) -> Response {
-    let headers = [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, CACHE_CONTROL)];
+    let headers = [
+        (header::CONTENT_TYPE, content_type),
+        (header::CACHE_CONTROL, CACHE_CONTROL),
+    ];
     (StatusCode::OK, headers, body).into_response()
 }
 
-pub(crate) async fn info_refs(State(node): State<Shared>, Query(query): Query<Service>, headers: HeaderMap) -> Result<Response, Refused> {
+pub(crate) async fn info_refs(
+    State(node): State<Shared>,
+    Query(query): Query<Service>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
     if query.service != "git-upload-pack" {
-        return Err(Refused::new(StatusCode::FORBIDDEN, "only the smart protocol's git-upload-pack is served; the ledger takes no pushes"));
+        return Err(Refused::new(
+            StatusCode::FORBIDDEN,
+            "only the smart protocol's git-upload-pack is served; the ledger takes no pushes",
+        ));
     }
     // What is final but waits for its pack must be seen by whoever clones now.
-    node.with_core(|core| core.flush()).await.map_err(Refused::internal)?;
+    node.with_core(|core| core.flush())
+        .await
+        .map_err(Refused::internal)?;
     let serve = node.git.clone();
     let protocol = header_text(&headers, "git-protocol");
-    stream(ADVERTISEMENT_TYPE, move |out| serve.advertise(protocol.as_deref(), out)).await
+    stream(ADVERTISEMENT_TYPE, move |out| {
+        serve.advertise(protocol.as_deref(), out)
+    })
+    .await
 }
 
 pub(crate) async fn head() -> &'static str {
     "ref: refs/heads/trunk\n"
 }
 
-pub(crate) async fn upload_pack(State(node): State<Shared>, headers: HeaderMap, body: Bytes) -> Result<Response, Refused> {
+pub(crate) async fn upload_pack(
+    State(node): State<Shared>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Refused> {
     let serve = node.git.clone();
-    let (protocol, encoding) = (header_text(&headers, "git-protocol"), header_text(&headers, "content-encoding"));
-    stream(RESULT_TYPE, move |out| serve.rpc(protocol.as_deref(), encoding.as_deref(), &body, out)).await
+    let (protocol, encoding) = (
+        header_text(&headers, "git-protocol"),
+        header_text(&headers, "content-encoding"),
+    );
+    stream(RESULT_TYPE, move |out| {
+        serve.rpc(protocol.as_deref(), encoding.as_deref(), &body, out)
+    })
+    .await
 }

@@ -22,7 +22,13 @@ pub(crate) struct Refused(StatusCode, ApiError);
 
 impl Refused {
     pub(crate) fn new(status: StatusCode, error: impl std::fmt::Display) -> Self {
-        Self(status, ApiError { error: error.to_string(), hint: None })
+        Self(
+            status,
+            ApiError {
+                error: error.to_string(),
+                hint: None,
+            },
+        )
     }
     pub(crate) fn hint(mut self, hint: &str) -> Self {
         self.1.hint = Some(hint.to_owned());
@@ -78,7 +84,10 @@ pub(crate) fn router(node: Shared) -> Router {
 
 /// Refuses a write that does not carry the node's token. Compared by digest, so that timing tells nothing.
 pub(crate) fn authorize(node: &Shared, headers: &HeaderMap) -> Result<(), Refused> {
-    let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
+    let given = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.strip_prefix("Bearer "));
     let digest = |text: &str| instar_attest::Digest::of(text.trim().as_bytes());
     match given {
         Some(token) if digest(token) == digest(&node.token) => Ok(()),

@@ -37,13 +37,20 @@ pub(crate) async fn status(State(node): State<Shared>) -> Result<Json<Status>, R
     Ok(Json(node.status().await.map_err(Refused::internal)?))
 }
 
-pub(crate) async fn account(State(node): State<Shared>, Path(key): Path<String>) -> Result<Json<Account>, Refused> {
+pub(crate) async fn account(
+    State(node): State<Shared>,
+    Path(key): Path<String>,
+) -> Result<Json<Account>, Refused> {
     let key: PublicKey = key.parse().map_err(Refused::bad)?;
     let nonce = query::nonce(&node.view()?, &key).map_err(Refused::internal)?;
     Ok(Json(Account { key, nonce }))
 }
 
-pub(crate) async fn receipt(State(node): State<Shared>, Path(id): Path<String>, Query(wait): Query<Wait>) -> Result<Json<ReceiptAnswer>, Refused> {
+pub(crate) async fn receipt(
+    State(node): State<Shared>,
+    Path(id): Path<String>,
+    Query(wait): Query<Wait>,
+) -> Result<Json<ReceiptAnswer>, Refused> {
     let id: Digest = id.parse().map_err(Refused::bad)?;
     let found = node
         .wait_for(wait.duration(), || node.index_find(id))
@@ -52,34 +59,63 @@ pub(crate) async fn receipt(State(node): State<Shared>, Path(id): Path<String>, 
         .ok_or_else(|| Refused::not_found(format!("no final block holds entry {id}")))?;
     let (height, position) = found;
     let block = node.read_block(height).await.map_err(Refused::internal)?;
-    let block = block.ok_or_else(|| Refused::internal(format!("block {height} is indexed but not in the ledger")))?;
-    match usize::try_from(position).ok().and_then(|p| block.receipts.into_iter().nth(p)) {
-        Some(ReceiptLine::Entry(receipt)) => Ok(Json(ReceiptAnswer { label: "final".into(), height, block: block.id, receipt })),
-        _ => Err(Refused::internal("the receipt index and the ledger disagree; delete index.redb, it is made again")),
+    let block = block.ok_or_else(|| {
+        Refused::internal(format!("block {height} is indexed but not in the ledger"))
+    })?;
+    match usize::try_from(position)
+        .ok()
+        .and_then(|p| block.receipts.into_iter().nth(p))
+    {
+        Some(ReceiptLine::Entry(receipt)) => Ok(Json(ReceiptAnswer {
+            label: "final".into(),
+            height,
+            block: block.id,
+            receipt,
+        })),
+        _ => Err(Refused::internal(
+            "the receipt index and the ledger disagree; delete index.redb, it is made again",
+        )),
     }
 }
 
-pub(crate) async fn block(State(node): State<Shared>, Path(height): Path<u64>, Query(wait): Query<Wait>) -> Result<Json<BlockAnswer>, Refused> {
+pub(crate) async fn block(
+    State(node): State<Shared>,
+    Path(height): Path<u64>,
+    Query(wait): Query<Wait>,
+) -> Result<Json<BlockAnswer>, Refused> {
     if height == 0 {
-        return Err(Refused::not_found("height 0 is the genesis, which is no block"));
+        return Err(Refused::not_found(
+            "height 0 is the genesis, which is no block",
+        ));
     }
-    let reached = node.wait_for(wait.duration(), || async { Ok((node.height() >= height).then_some(())) }).await;
+    let reached = node
+        .wait_for(wait.duration(), || async {
+            Ok((node.height() >= height).then_some(()))
+        })
+        .await;
     if reached.map_err(Refused::internal)?.is_none() {
-        return Err(Refused::not_found(format!("block {height} is not final yet")));
+        return Err(Refused::not_found(format!(
+            "block {height} is not final yet"
+        )));
     }
     let block = node.read_block(height).await.map_err(Refused::internal)?;
     let block = block.ok_or_else(|| Refused::not_found(format!("block {height} is not here")))?;
     Ok(Json(block))
 }
 
-pub(crate) async fn round(State(node): State<Shared>, Path(id): Path<String>) -> Result<Json<Value>, Refused> {
+pub(crate) async fn round(
+    State(node): State<Shared>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Refused> {
     let id: Digest = id.parse().map_err(Refused::bad)?;
     let round = query::round(&node.view()?, &id).map_err(Refused::internal)?;
     let round = round.ok_or_else(|| Refused::not_found(format!("there is no build round {id}")))?;
     let mut answer = serde_json::to_value(&round).map_err(Refused::internal)?;
     if let Some(release) = &round.release {
         // The document that the ledger computed, for those who pin it.
-        answer["release_json"] = query::release_json(&node.view()?, release.as_str()).map_err(Refused::internal)?.into();
+        answer["release_json"] = query::release_json(&node.view()?, release.as_str())
+            .map_err(Refused::internal)?
+            .into();
     }
     Ok(Json(answer))
 }
@@ -95,27 +131,48 @@ pub(crate) async fn upgrades(State(node): State<Shared>) -> Result<Json<Value>, 
     Ok(Json(answer))
 }
 
-pub(crate) async fn upgrade(State(node): State<Shared>, Path(id): Path<String>) -> Result<Json<Value>, Refused> {
+pub(crate) async fn upgrade(
+    State(node): State<Shared>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Refused> {
     let id: Digest = id.parse().map_err(Refused::bad)?;
     let proposal = query::proposal(&node.view()?, &id).map_err(Refused::internal)?;
-    let proposal = proposal.ok_or_else(|| Refused::not_found(format!("there is no proposal {id}")))?;
-    Ok(Json(serde_json::to_value(proposal).map_err(Refused::internal)?))
+    let proposal =
+        proposal.ok_or_else(|| Refused::not_found(format!("there is no proposal {id}")))?;
+    Ok(Json(
+        serde_json::to_value(proposal).map_err(Refused::internal)?,
+    ))
 }
 
-pub(crate) async fn slot(State(node): State<Shared>, Path(slot): Path<String>) -> Result<Json<Value>, Refused> {
-    let found = query::slots(&node.view()?).map_err(Refused::internal)?.remove(&slot);
+pub(crate) async fn slot(
+    State(node): State<Shared>,
+    Path(slot): Path<String>,
+) -> Result<Json<Value>, Refused> {
+    let found = query::slots(&node.view()?)
+        .map_err(Refused::internal)?
+        .remove(&slot);
     let found = found.ok_or_else(|| Refused::not_found(format!("there is no slot {slot}")))?;
-    Ok(Json(serde_json::to_value(found).map_err(Refused::internal)?))
+    Ok(Json(
+        serde_json::to_value(found).map_err(Refused::internal)?,
+    ))
 }
 
 pub(crate) async fn allowed_signers(State(node): State<Shared>) -> Result<String, Refused> {
     let devices = query::devices(&node.view()?).map_err(Refused::internal)?;
-    let named: Vec<_> = devices.values().map(|d| (d.name.clone(), d.lane_key)).collect();
-    Ok(node.with_core(move |core| core.ledger().allowed_signers(&named)).await)
+    let named: Vec<_> = devices
+        .values()
+        .map(|d| (d.name.clone(), d.lane_key))
+        .collect();
+    Ok(node
+        .with_core(move |core| core.ledger().allowed_signers(&named))
+        .await)
 }
 
 /// A raw block, as the trustless gateway specification asks for `application/vnd.ipld.raw`.
-pub(crate) async fn ipfs_block(State(node): State<Shared>, Path(cid): Path<String>) -> Result<Response, Refused> {
+pub(crate) async fn ipfs_block(
+    State(node): State<Shared>,
+    Path(cid): Path<String>,
+) -> Result<Response, Refused> {
     let cid: Cid = cid.parse().map_err(Refused::bad)?;
     let blocks = node.blocks.clone();
     let found = tokio::task::spawn_blocking(move || instar_chunks::Blocks::get(&*blocks, &cid))
@@ -125,7 +182,10 @@ pub(crate) async fn ipfs_block(State(node): State<Shared>, Path(cid): Path<Strin
     let bytes = found.ok_or_else(|| Refused::not_found(format!("block {cid} is not here")))?;
     let headers = [
         (header::CONTENT_TYPE, "application/vnd.ipld.raw".to_owned()),
-        (header::CACHE_CONTROL, "public, max-age=29030400, immutable".to_owned()),
+        (
+            header::CACHE_CONTROL,
+            "public, max-age=29030400, immutable".to_owned(),
+        ),
         (header::ETAG, format!("\"{cid}.raw\"")),
     ];
     Ok((StatusCode::OK, headers, bytes).into_response())

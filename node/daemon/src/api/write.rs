@@ -18,7 +18,8 @@ const MAX_ENTRIES_A_CALL: usize = 1_000;
 impl From<SubmitError> for Refused {
     fn from(e: SubmitError) -> Self {
         match e {
-            SubmitError::Full => Self::new(StatusCode::SERVICE_UNAVAILABLE, e).hint("the trunk does not keep up or stands still; try again later"),
+            SubmitError::Full => Self::new(StatusCode::SERVICE_UNAVAILABLE, e)
+                .hint("the trunk does not keep up or stands still; try again later"),
             SubmitError::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, e),
             SubmitError::Core(e) => Self::internal(e),
         }
@@ -26,10 +27,19 @@ impl From<SubmitError> for Refused {
 }
 
 /// Signed entries of any account, one canonical line each. They carry their own authority, so no token is asked for.
-pub(crate) async fn entries(State(node): State<Shared>, body: Bytes) -> Result<Json<Submitted>, Refused> {
-    let lines: Vec<&[u8]> = body.split(|b| *b == b'\n').filter(|l| !l.is_empty()).collect();
+pub(crate) async fn entries(
+    State(node): State<Shared>,
+    body: Bytes,
+) -> Result<Json<Submitted>, Refused> {
+    let lines: Vec<&[u8]> = body
+        .split(|b| *b == b'\n')
+        .filter(|l| !l.is_empty())
+        .collect();
     if lines.len() > MAX_ENTRIES_A_CALL {
-        return Err(Refused::bad(format!("{} entries in one call, at most {MAX_ENTRIES_A_CALL}", lines.len())));
+        return Err(Refused::bad(format!(
+            "{} entries in one call, at most {MAX_ENTRIES_A_CALL}",
+            lines.len()
+        )));
     }
     let chain = node.chain;
     let entries = lines
@@ -43,7 +53,11 @@ pub(crate) async fn entries(State(node): State<Shared>, body: Bytes) -> Result<J
 }
 
 /// A statement that the node signs itself.
-pub(crate) async fn statement(State(node): State<Shared>, headers: HeaderMap, body: Bytes) -> Result<Json<Submitted>, Refused> {
+pub(crate) async fn statement(
+    State(node): State<Shared>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Submitted>, Refused> {
     authorize(&node, &headers)?;
     let request: StatementRequest = serde_json::from_slice(&body).map_err(Refused::bad)?;
     let id = node.state_something(&request.topic, request.body).await?;
@@ -51,7 +65,12 @@ pub(crate) async fn statement(State(node): State<Shared>, headers: HeaderMap, bo
 }
 
 /// One IPFS block, stored when it hashes to its CID.
-pub(crate) async fn store_block(State(node): State<Shared>, headers: HeaderMap, Path(cid): Path<String>, body: Bytes) -> Result<Json<Value>, Refused> {
+pub(crate) async fn store_block(
+    State(node): State<Shared>,
+    headers: HeaderMap,
+    Path(cid): Path<String>,
+    body: Bytes,
+) -> Result<Json<Value>, Refused> {
     authorize(&node, &headers)?;
     let cid: Cid = cid.parse().map_err(Refused::bad)?;
     let blocks = node.blocks.clone();
@@ -63,7 +82,11 @@ pub(crate) async fn store_block(State(node): State<Shared>, headers: HeaderMap, 
 }
 
 /// Keeps a root under a name.
-pub(crate) async fn pin(State(node): State<Shared>, headers: HeaderMap, body: Bytes) -> Result<Json<Value>, Refused> {
+pub(crate) async fn pin(
+    State(node): State<Shared>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Value>, Refused> {
     authorize(&node, &headers)?;
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -75,25 +98,38 @@ pub(crate) async fn pin(State(node): State<Shared>, headers: HeaderMap, body: By
     let cid: Cid = pin.cid.parse().map_err(Refused::bad)?;
     let blocks = node.blocks.clone();
     let missing = tokio::task::spawn_blocking(move || {
-        let missing = instar_chunks::missing(&*blocks, &cid, &instar_chunks::Limits::default())?;
+        let missing = instar_chunks::missing(&*blocks, &cid, &instar_chunks::Limits::default())
+            .map_err(Box::new)?;
         if missing.is_empty() {
-            blocks.pin(&pin.name, &cid)?;
+            blocks
+                .pin(&pin.name, &cid)
+                .map_err(|e| Box::new(e.into()))?;
         }
-        Ok::<_, instar_chunks::DagError>(missing)
+        Ok::<_, Box<instar_chunks::DagError>>(missing)
     })
     .await
     .map_err(Refused::internal)?
     .map_err(Refused::bad)?;
     if let Some(first) = missing.first() {
-        return Err(Refused::bad(format!("{} blocks of {cid} are not here, {first} among them", missing.len()))
-            .hint("store every block before the pin"));
+        return Err(Refused::bad(format!(
+            "{} blocks of {cid} are not here, {first} among them",
+            missing.len()
+        ))
+        .hint("store every block before the pin"));
     }
     Ok(Json(json!({"pinned": cid.to_string()})))
 }
 
 /// A question to a dapp: answered from the newest final state, no write possible.
-pub(crate) async fn query(State(node): State<Shared>, Path(dapp): Path<String>, body: Bytes) -> Result<Json<Value>, Refused> {
-    let question: Value = instar_attest::json::from_slice(&body, instar_ledger::MAX_ENTRY_BYTES).map_err(Refused::bad)?;
+pub(crate) async fn query(
+    State(node): State<Shared>,
+    Path(dapp): Path<String>,
+    body: Bytes,
+) -> Result<Json<Value>, Refused> {
+    let question: Value = instar_attest::json::from_slice(&body, instar_ledger::MAX_ENTRY_BYTES)
+        .map_err(Refused::bad)?;
     let (height, answer) = node.query(dapp, question).await.map_err(Refused::bad)?;
-    Ok(Json(json!({"label": "final", "height": height, "answer": answer})))
+    Ok(Json(
+        json!({"label": "final", "height": height, "answer": answer}),
+    ))
 }

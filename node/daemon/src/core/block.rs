@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use instar_attest::Digest;
 use instar_chain::{BlockInput, BlockOutput, StateError, apply_block};
+use instar_ledger::{
+    BlockDraft, Certificate, Header, LaneCommit, LaneRange, Oid, lane::merge_key, receipt,
+};
 use instar_state::Computed;
-use instar_ledger::{BlockDraft, Certificate, Header, LaneCommit, LaneRange, Oid, lane::merge_key, receipt};
 
 use super::{Core, CoreError, Head, Tested, ledger_error};
 
@@ -31,7 +33,10 @@ pub struct Refusal {
 }
 
 fn refuse(rule: &'static str, detail: impl Into<String>) -> Refusal {
-    Refusal { rule, detail: detail.into() }
+    Refusal {
+        rule,
+        detail: detail.into(),
+    }
 }
 
 impl From<CoreError> for Refusal {
@@ -48,11 +53,17 @@ impl Core {
     /// Makes a block on top of the head. Asked again in a later round it makes a new one, leaving out dapps in trouble.
     pub fn propose(&mut self, round: u32, now_ms: u64) -> Result<(Oid, Vec<u8>), CoreError> {
         let time_ms = now_ms.max(self.head.time_ms + 1);
-        let left_out: Vec<String> = if round > 0 { self.trouble.iter().cloned().collect() } else { Vec::new() };
+        let left_out: Vec<String> = if round > 0 {
+            self.trouble.iter().cloned().collect()
+        } else {
+            Vec::new()
+        };
         let (ranges, commits) = self.collect();
         let proposer = self.keys.consensus;
         let previous = self.head.certificate.clone();
-        let output = self.apply(time_ms, &proposer, previous.as_ref(), &commits, &left_out).map_err(|e| ledger_error(e.to_string()))?;
+        let output = self
+            .apply(time_ms, &proposer, previous.as_ref(), &commits, &left_out)
+            .map_err(|e| ledger_error(e.to_string()))?;
         let header = Header {
             chain: self.chain,
             dapps: output.dapps.clone(),
@@ -68,9 +79,17 @@ impl Core {
             time_ms,
             validators: self.head.validators.digest(),
         };
-        let draft = BlockDraft { header, receipts: output.receipts.clone(), previous };
+        let draft = BlockDraft {
+            header,
+            receipts: output.receipts.clone(),
+            previous,
+        };
         let block = self.ledger.write_block(&draft).map_err(ledger_error)?;
-        let computed = Computed { height: draft.header.height, root: draft.header.state_root, receipts: draft.header.receipts };
+        let computed = Computed {
+            height: draft.header.height,
+            root: draft.header.state_root,
+            receipts: draft.header.receipts,
+        };
         self.state.record_computed(block, &computed)?;
         let pack = self.ledger.pack_block(&block).map_err(ledger_error)?;
         self.keep_tested(block, output, ranges, time_ms);
@@ -78,7 +97,12 @@ impl Core {
     }
 
     /// The merge test of somebody's block. On success this node's own root and receipts are stored, durably.
-    pub fn check(&mut self, block: &Oid, pack: &[u8], live_now_ms: Option<u64>) -> Result<(), Refusal> {
+    pub fn check(
+        &mut self,
+        block: &Oid,
+        pack: &[u8],
+        live_now_ms: Option<u64>,
+    ) -> Result<(), Refusal> {
         if self.tested.contains_key(block) {
             return Ok(());
         }
@@ -91,9 +115,19 @@ impl Core {
         result
     }
 
-    fn check_new(&mut self, id: &Oid, pack: &[u8], live_now_ms: Option<u64>) -> Result<(), Refusal> {
-        self.ledger.import_pack(pack, MAX_BLOCK_PACK_BYTES).map_err(|e| refuse("bad-pack", e.to_string()))?;
-        let block = self.ledger.read_block(id).map_err(|e| refuse("bad-block", e.to_string()))?;
+    fn check_new(
+        &mut self,
+        id: &Oid,
+        pack: &[u8],
+        live_now_ms: Option<u64>,
+    ) -> Result<(), Refusal> {
+        self.ledger
+            .import_pack(pack, MAX_BLOCK_PACK_BYTES)
+            .map_err(|e| refuse("bad-pack", e.to_string()))?;
+        let block = self
+            .ledger
+            .read_block(id)
+            .map_err(|e| refuse("bad-block", e.to_string()))?;
         let header = &block.header;
         self.check_header(header, block.previous.as_ref(), live_now_ms)?;
         let mut commits = Vec::new();
@@ -101,84 +135,172 @@ impl Core {
             let merged = self.merged_seq(&range.lane())?;
             let run = self.verified_range(&range.lane(), &range.head, merged)?;
             if range.from != merged + 1 || run.last().map(|c| c.seq) != Some(range.to) {
-                return Err(refuse("lane-gap", format!("lane {} is merged from {} to {}, expected from {}", range.lane(), range.from, range.to, merged + 1)));
+                return Err(refuse(
+                    "lane-gap",
+                    format!(
+                        "lane {} is merged from {} to {}, expected from {}",
+                        range.lane(),
+                        range.from,
+                        range.to,
+                        merged + 1
+                    ),
+                ));
             }
             commits.extend(run);
         }
         for dapp in &header.left_out {
             if !self.trouble.contains(dapp) {
-                return Err(refuse("left-out-without-cause", format!("{dapp} runs here without trouble")));
+                return Err(refuse(
+                    "left-out-without-cause",
+                    format!("{dapp} runs here without trouble"),
+                ));
             }
         }
-        let output = self.apply(header.time_ms, &header.proposer, block.previous.as_ref(), &commits, &header.left_out)?;
+        let output = self.apply(
+            header.time_ms,
+            &header.proposer,
+            block.previous.as_ref(),
+            &commits,
+            &header.left_out,
+        )?;
         self.compare(header, &output)?;
-        let root = self.state.root_of(self.head.height, &output.writes).map_err(CoreError::from)?;
-        let receipts = receipt::digest(&output.receipts).map_err(|e| refuse("node-trouble", e.to_string()))?;
+        let root = self
+            .state
+            .root_of(self.head.height, &output.writes)
+            .map_err(CoreError::from)?;
+        let receipts =
+            receipt::digest(&output.receipts).map_err(|e| refuse("node-trouble", e.to_string()))?;
         // What this node computed itself is on disk before its prevote leaves.
-        self.state.record_computed(*id, &Computed { height: header.height, root, receipts }).map_err(CoreError::from)?;
+        self.state
+            .record_computed(
+                *id,
+                &Computed {
+                    height: header.height,
+                    root,
+                    receipts,
+                },
+            )
+            .map_err(CoreError::from)?;
         if receipts != header.receipts {
-            return Err(refuse("receipts-differ", format!("receipts {receipts} here, {} in the header", header.receipts)));
+            return Err(refuse(
+                "receipts-differ",
+                format!(
+                    "receipts {receipts} here, {} in the header",
+                    header.receipts
+                ),
+            ));
         }
         if root != header.state_root {
-            return Err(refuse("state-root-differs", format!("root {root} here, {} in the header", header.state_root)));
+            return Err(refuse(
+                "state-root-differs",
+                format!("root {root} here, {} in the header", header.state_root),
+            ));
         }
         self.keep_tested(*id, output, header.lanes.clone(), header.time_ms);
         Ok(())
     }
 
-    fn check_header(&self, header: &Header, previous: Option<&Certificate>, live_now_ms: Option<u64>) -> Result<(), Refusal> {
+    fn check_header(
+        &self,
+        header: &Header,
+        previous: Option<&Certificate>,
+        live_now_ms: Option<u64>,
+    ) -> Result<(), Refusal> {
         let head = &self.head;
         let facts = [
             (header.chain == self.chain, "other-chain"),
             (header.height == head.height + 1, "wrong-height"),
             (header.parent == head.block, "wrong-parent"),
             (header.kernel == KERNEL, "other-kernel"),
-            (header.validators == head.validators.digest(), "other-validators"),
+            (
+                header.validators == head.validators.digest(),
+                "other-validators",
+            ),
             (header.lanes.len() <= MAX_BLOCK_LANES, "too-many-lanes"),
             (header.time_ms > head.time_ms, "time-not-later"),
-            (header.lanes.is_sorted_by_key(|r| merge_key(&head.block, &r.lane())), "lane-order"),
+            (
+                header
+                    .lanes
+                    .is_sorted_by_key(|r| merge_key(&head.block, &r.lane())),
+                "lane-order",
+            ),
         ];
         for (holds, rule) in facts {
             if !holds {
-                return Err(refuse(rule, format!("block at height {} on {}", header.height, header.parent)));
+                return Err(refuse(
+                    rule,
+                    format!("block at height {} on {}", header.height, header.parent),
+                ));
             }
         }
         if let Some(now) = live_now_ms
             && header.time_ms.abs_diff(now) > MAX_DRIFT_MS
         {
-            return Err(refuse("time-drift", format!("{} ms away from this node's clock", header.time_ms.abs_diff(now))));
+            return Err(refuse(
+                "time-drift",
+                format!(
+                    "{} ms away from this node's clock",
+                    header.time_ms.abs_diff(now)
+                ),
+            ));
         }
         // The certificate of the parent: another node may hold other signatures, but they must certify it.
         match previous {
             None if head.height == 0 => Ok(()),
-            Some(certificate) if certificate.height == head.height && certificate.block == head.block => {
+            Some(certificate)
+                if certificate.height == head.height && certificate.block == head.block =>
+            {
                 let set = self.validators_at(head.height)?;
-                certificate.verify(&self.chain, &set).map_err(|e| refuse("bad-certificate", e.to_string()))
+                certificate
+                    .verify(&self.chain, &set)
+                    .map_err(|e| refuse("bad-certificate", e.to_string()))
             }
-            _ => Err(refuse("bad-certificate", "the block does not carry its parent's certificate")),
+            _ => Err(refuse(
+                "bad-certificate",
+                "the block does not carry its parent's certificate",
+            )),
         }
     }
 
     /// Finds out which dapp disagrees, so that the reason names it and a later round can leave it out.
     fn compare(&mut self, header: &Header, output: &BlockOutput) -> Result<(), Refusal> {
-        let names: std::collections::BTreeSet<&String> = header.dapps.keys().chain(output.dapps.keys()).collect();
+        let names: std::collections::BTreeSet<&String> =
+            header.dapps.keys().chain(output.dapps.keys()).collect();
         for name in names {
             let (here, there) = (output.dapps.get(name), header.dapps.get(name));
             if here != there {
                 self.trouble.insert(name.clone());
-                let show = |d: Option<&Digest>| d.map_or_else(|| "nothing".to_owned(), Digest::to_hex);
-                return Err(refuse("dapp-differs", format!("dapp {name} answers {} here, {} at the proposer", show(here), show(there))));
+                let show =
+                    |d: Option<&Digest>| d.map_or_else(|| "nothing".to_owned(), Digest::to_hex);
+                return Err(refuse(
+                    "dapp-differs",
+                    format!(
+                        "dapp {name} answers {} here, {} at the proposer",
+                        show(here),
+                        show(there)
+                    ),
+                ));
             }
         }
         if header.protocol != output.protocol {
-            return Err(refuse("other-protocol", format!("protocol {} here, {} in the header", output.protocol, header.protocol)));
+            return Err(refuse(
+                "other-protocol",
+                format!(
+                    "protocol {} here, {} in the header",
+                    output.protocol, header.protocol
+                ),
+            ));
         }
         Ok(())
     }
 
     /// The lanes that a block would merge now, each from where it was merged last, in merge order.
     fn collect(&self) -> (Vec<LaneRange>, Vec<Arc<LaneCommit>>) {
-        let mut lanes: Vec<_> = self.tails.iter().filter(|(_, t)| !t.commits.is_empty()).collect();
+        let mut lanes: Vec<_> = self
+            .tails
+            .iter()
+            .filter(|(_, t)| !t.commits.is_empty())
+            .collect();
         lanes.sort_by_key(|(lane, _)| merge_key(&self.head.block, lane));
         let (mut ranges, mut commits, mut entries) = (Vec::new(), Vec::new(), 0);
         for (lane, tail) in lanes.into_iter().take(MAX_BLOCK_LANES) {
@@ -191,7 +313,9 @@ impl Core {
                 })
                 .cloned()
                 .collect();
-            let (Some(first), Some(last)) = (taken.first(), taken.last()) else { continue };
+            let (Some(first), Some(last)) = (taken.first(), taken.last()) else {
+                continue;
+            };
             ranges.push(LaneRange {
                 device: lane.device,
                 from: first.seq,
@@ -239,25 +363,60 @@ impl Core {
         }
     }
 
-    fn keep_tested(&mut self, block: Oid, output: BlockOutput, ranges: Vec<LaneRange>, time_ms: u64) {
-        let BlockOutput { writes, receipts, validators, .. } = output;
-        self.tested.insert(block, Tested { writes, receipts, ranges, time_ms, validators });
+    fn keep_tested(
+        &mut self,
+        block: Oid,
+        output: BlockOutput,
+        ranges: Vec<LaneRange>,
+        time_ms: u64,
+    ) {
+        let BlockOutput {
+            writes,
+            receipts,
+            validators,
+            ..
+        } = output;
+        self.tested.insert(
+            block,
+            Tested {
+                writes,
+                receipts,
+                ranges,
+                time_ms,
+                validators,
+            },
+        );
     }
 
     /// Makes a certified block final: state and head first, in one transaction, then the refs that readers see.
-    pub fn decided(&mut self, certificate: &Certificate, pack: Option<&[u8]>) -> Result<(), CoreError> {
+    pub fn decided(
+        &mut self,
+        certificate: &Certificate,
+        pack: Option<&[u8]>,
+    ) -> Result<(), CoreError> {
         let block = certificate.block;
         if certificate.height <= self.head.height {
             return Ok(());
         }
         if !self.tested.contains_key(&block) {
-            let pack = pack.ok_or_else(|| CoreError::Refused(format!("block {block} is decided, but its pack is not here")))?;
-            self.check(&block, pack, None).map_err(|e| CoreError::Refused(e.to_string()))?;
+            let pack = pack.ok_or_else(|| {
+                CoreError::Refused(format!(
+                    "block {block} is decided, but its pack is not here"
+                ))
+            })?;
+            self.check(&block, pack, None)
+                .map_err(|e| CoreError::Refused(e.to_string()))?;
         }
-        let tested = self.tested.remove(&block).ok_or_else(|| CoreError::Refused("the decided block was not tested".into()))?;
+        let tested = self
+            .tested
+            .remove(&block)
+            .ok_or_else(|| CoreError::Refused("the decided block was not tested".into()))?;
         let bytes = certificate.to_bytes().map_err(ledger_error)?;
-        self.state.commit(certificate.height, block, &bytes, &tested.writes)?;
-        self.ledger.finalize(&block, certificate).map_err(ledger_error)?;
+        self.state
+            .commit(certificate.height, block, &bytes, &tested.writes)?;
+        self.ledger
+            .finalize(&block, certificate)
+            .map_err(ledger_error)?;
         self.index.add(certificate.height, &tested.receipts)?;
         self.head = Head {
             height: certificate.height,
@@ -275,7 +434,9 @@ impl Core {
     /// Takes the head's certificate with the precommits that came after the decision: the next block carries it.
     pub fn grown(&mut self, certificate: Certificate) {
         let known = self.head.certificate.as_ref();
-        let more = known.is_some_and(|k| k.block == certificate.block && k.signatures.len() < certificate.signatures.len());
+        let more = known.is_some_and(|k| {
+            k.block == certificate.block && k.signatures.len() < certificate.signatures.len()
+        });
         if more {
             self.head.certificate = Some(certificate);
         }
@@ -284,7 +445,9 @@ impl Core {
     fn validators_at(&self, height: u64) -> Result<instar_ledger::ValidatorSet, CoreError> {
         // The set of a height is fixed by the state after the height before it.
         let before = height.saturating_sub(1);
-        Ok(instar_chain::query::validator_set(&self.state.view_at(before)?)?)
+        Ok(instar_chain::query::validator_set(
+            &self.state.view_at(before)?,
+        )?)
     }
 
     /// Whether a block has something to do: an unmerged entry, or a transition that is due at this time.
@@ -292,20 +455,34 @@ impl Core {
         if self.tails.values().any(|t| !t.commits.is_empty()) {
             return Ok(true);
         }
-        Ok(instar_chain::due(&self.state.view()?, self.head.height + 1, now_ms.max(self.head.time_ms + 1))?)
+        Ok(instar_chain::due(
+            &self.state.view()?,
+            self.head.height + 1,
+            now_ms.max(self.head.time_ms + 1),
+        )?)
     }
 }
 
 impl Core {
     /// A final block with the certificate that made it so: the next block's, or the tip's for the newest.
-    pub fn final_block(&self, height: u64) -> Result<Option<crate::api::types::BlockAnswer>, CoreError> {
-        let Some(id) = self.block_id(height)? else { return Ok(None) };
+    pub fn final_block(
+        &self,
+        height: u64,
+    ) -> Result<Option<crate::api::types::BlockAnswer>, CoreError> {
+        let Some(id) = self.block_id(height)? else {
+            return Ok(None);
+        };
         let block = self.ledger.read_block(&id).map_err(ledger_error)?;
         let certificate = match self.certificate_of(height)? {
             Some(certificate) => certificate,
             None => return Ok(None),
         };
-        Ok(Some(crate::api::types::BlockAnswer { id, header: block.header, receipts: block.receipts, certificate }))
+        Ok(Some(crate::api::types::BlockAnswer {
+            id,
+            header: block.header,
+            receipts: block.receipts,
+            certificate,
+        }))
     }
 
     fn block_id(&self, height: u64) -> Result<Option<Oid>, CoreError> {
@@ -321,24 +498,46 @@ impl Core {
             return Ok(self.head.certificate.clone());
         }
         match self.block_id(height + 1)? {
-            Some(next) => Ok(self.ledger.read_block(&next).map_err(ledger_error)?.previous),
+            Some(next) => Ok(self
+                .ledger
+                .read_block(&next)
+                .map_err(ledger_error)?
+                .previous),
             None => Ok(None),
         }
     }
 
     /// A final block as value sync carries it: its certificate and its pack.
     pub fn synced_block(&self, height: u64) -> Result<Option<(Certificate, Vec<u8>)>, CoreError> {
-        let (Some(id), Some(certificate)) = (self.block_id(height)?, self.certificate_of(height)?) else { return Ok(None) };
+        let (Some(id), Some(certificate)) = (self.block_id(height)?, self.certificate_of(height)?)
+        else {
+            return Ok(None);
+        };
         let pack = self.ledger.pack_block(&id).map_err(ledger_error)?;
         Ok(Some((certificate, pack)))
     }
 
     /// Asks a dapp from the newest final state. Returns the height and the answer.
-    pub fn query(&mut self, dapp: &str, question: serde_json::Value) -> Result<(u64, serde_json::Value), String> {
+    pub fn query(
+        &mut self,
+        dapp: &str,
+        question: serde_json::Value,
+    ) -> Result<(u64, serde_json::Value), String> {
         let view = self.state.view().map_err(|e| e.to_string())?;
         let slots = instar_chain::query::slots(&view).map_err(|e| e.to_string())?;
-        let slot = slots.get(&format!("dapps/{dapp}")).ok_or_else(|| format!("there is no dapp {dapp}"))?;
-        let answer = self.dapps.query(dapp, &slot.release, self.head.height, self.head.time_ms, &view, question);
-        answer.map(|a| (self.head.height, a)).map_err(|e| e.to_string())
+        let slot = slots
+            .get(&format!("dapps/{dapp}"))
+            .ok_or_else(|| format!("there is no dapp {dapp}"))?;
+        let answer = self.dapps.query(
+            dapp,
+            &slot.release,
+            self.head.height,
+            self.head.time_ms,
+            &view,
+            question,
+        );
+        answer
+            .map(|a| (self.head.height, a))
+            .map_err(|e| e.to_string())
     }
 }

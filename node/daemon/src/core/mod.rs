@@ -3,9 +3,9 @@
 //! Everything here is blocking; the loops around it call from threads that may wait.
 
 mod block;
-pub mod open;
 mod lanes;
 mod lookup;
+pub mod open;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

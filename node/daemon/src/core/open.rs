@@ -30,9 +30,13 @@ pub enum OpenError {
 /// Makes the ledger and the state of a new home from a genesis.
 pub fn create(home: &Home, genesis: &Genesis) -> Result<instar_attest::ChainId, OpenError> {
     home.create()?;
-    let (mut store, chain) = Store::create_with(&home.ledger(), genesis, &options(&home.marks())).map_err(ledger_error)?;
-    store.begin_incarnation(&own_lane(home)?).map_err(ledger_error)?;
-    let writes = instar_chain::genesis_writes(genesis, &chain).map_err(|e| OpenError::Genesis(e.to_string()))?;
+    let (mut store, chain) = Store::create_with(&home.ledger(), genesis, &options(&home.marks()))
+        .map_err(ledger_error)?;
+    store
+        .begin_incarnation(&own_lane(home)?)
+        .map_err(ledger_error)?;
+    let writes = instar_chain::genesis_writes(genesis, &chain)
+        .map_err(|e| OpenError::Genesis(e.to_string()))?;
     let state = StateStore::open(&home.state()).map_err(CoreError::from)?;
     state.init(chain.into(), &writes).map_err(CoreError::from)?;
     Ok(chain)
@@ -41,14 +45,19 @@ pub fn create(home: &Home, genesis: &Genesis) -> Result<instar_attest::ChainId, 
 impl Core {
     /// Opens a home that has a chain.
     pub fn open(home: &Home, runtime: Runtime) -> Result<Self, OpenError> {
-        let ledger = Store::open_with(&home.ledger(), &options(&home.marks())).map_err(ledger_error)?;
+        let ledger =
+            Store::open_with(&home.ledger(), &options(&home.marks())).map_err(ledger_error)?;
         let state = Arc::new(StateStore::open(&home.state()).map_err(CoreError::from)?);
         let index = Index::open(&home.index()).map_err(CoreError::from)?;
         let chain = *ledger.chain();
         let genesis_block = instar_ledger::Oid::from_bytes(*chain.as_bytes());
         let lane = home.key(Purpose::Lane)?;
         let own_lane = own_lane(home)?;
-        let keys = OwnKeys { lane, account: home.key(Purpose::Account)?, consensus: home.key(Purpose::Consensus)?.public() };
+        let keys = OwnKeys {
+            lane,
+            account: home.key(Purpose::Account)?,
+            consensus: home.key(Purpose::Consensus)?.public(),
+        };
         let head = read_head(&ledger, &state, genesis_block)?;
         let mut core = Self {
             chain,
@@ -78,12 +87,20 @@ impl Core {
         if let Some(certificate) = &self.head.certificate {
             let (height, _) = self.ledger.head();
             if height != self.head.height {
-                tracing::warn!(height, state = self.head.height, "the refs lag behind the state after a crash, moving them");
-                self.ledger.finalize(&self.head.block, certificate).map_err(ledger_error)?;
+                tracing::warn!(
+                    height,
+                    state = self.head.height,
+                    "the refs lag behind the state after a crash, moving them"
+                );
+                self.ledger
+                    .finalize(&self.head.block, certificate)
+                    .map_err(ledger_error)?;
             }
         }
         for height in self.index.done()? + 1..=self.head.height {
-            let Some(id) = self.ledger.block_at(height) else { break };
+            let Some(id) = self.ledger.block_at(height) else {
+                break;
+            };
             let block = self.ledger.read_block(&id).map_err(ledger_error)?;
             self.index.add(height, &block.receipts)?;
         }
@@ -92,15 +109,24 @@ impl Core {
 }
 
 fn options(marks: &Path) -> OpenOptions {
-    OpenOptions { lane_mark: Some(marks.join("lane")) }
+    OpenOptions {
+        lane_mark: Some(marks.join("lane")),
+    }
 }
 
 /// The lane of the home's own device, in its first incarnation.
 fn own_lane(home: &Home) -> Result<Lane, HomeError> {
-    Ok(Lane { device: DeviceId::of(&home.key(Purpose::Lane)?.public()), incarnation: 1 })
+    Ok(Lane {
+        device: DeviceId::of(&home.key(Purpose::Lane)?.public()),
+        incarnation: 1,
+    })
 }
 
-fn read_head(ledger: &Store, state: &StateStore, genesis_block: instar_ledger::Oid) -> Result<Head, CoreError> {
+fn read_head(
+    ledger: &Store,
+    state: &StateStore,
+    genesis_block: instar_ledger::Oid,
+) -> Result<Head, CoreError> {
     let validators = instar_chain::query::validator_set(&state.view()?)?;
     match state.head()? {
         Some(head) if head.height > 0 => {
@@ -114,6 +140,12 @@ fn read_head(ledger: &Store, state: &StateStore, genesis_block: instar_ledger::O
                 certificate: Some(certificate),
             })
         }
-        _ => Ok(Head { height: 0, block: genesis_block, time_ms: ledger.genesis().time_ms, validators, certificate: None }),
+        _ => Ok(Head {
+            height: 0,
+            block: genesis_block,
+            time_ms: ledger.genesis().time_ms,
+            validators,
+            certificate: None,
+        }),
     }
 }

@@ -21,18 +21,26 @@ pub(super) async fn gather(node: &Shared, known: &Known) -> Result<(Me, LocalFac
         .with_core(|core| {
             let account = core.account();
             let pending = core.pending_by(&account).filter(|e| e.topic == UPGRADE);
-            let ops = pending.filter_map(|e| serde_json::from_value::<UpgradeOp>(e.body.clone()).ok()).collect();
+            let ops = pending
+                .filter_map(|e| serde_json::from_value::<UpgradeOp>(e.body.clone()).ok())
+                .collect();
             (account, ops)
         })
         .await;
     let running = status.as_ref().map(|s| s.running.release.clone());
     if let Some(running) = &running {
-        node.supervision.lock().unwrap_or_else(PoisonError::into_inner).release = Some(running.clone());
+        node.supervision
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .release = Some(running.clone());
     }
     let steady = status.as_ref().is_some_and(|s| s.phase == "steady");
     let advanced = node.height().saturating_sub(node.first_height);
-    let reverted: BTreeMap<String, String> =
-        status.iter().flat_map(|s| &s.quarantine).map(|q| (q.release.clone(), q.reason.clone())).collect();
+    let reverted: BTreeMap<String, String> = status
+        .iter()
+        .flat_map(|s| &s.quarantine)
+        .map(|q| (q.release.clone(), q.reason.clone()))
+        .collect();
     let mut local = lock(known);
     retry_stagings(&mut local);
     // A generation that the upgrader has settled is no longer under way.
@@ -54,18 +62,29 @@ pub(super) async fn gather(node: &Shared, known: &Known) -> Result<(Me, LocalFac
         running,
         staged: local.staging.clone(),
         supervised: status.is_some(),
-        swapping: local.swapping.or_else(|| status.as_ref().filter(|_| !steady).map(|s| s.generation)),
+        swapping: local
+            .swapping
+            .or_else(|| status.as_ref().filter(|_| !steady).map(|s| s.generation)),
     };
     drop(local);
-    Ok((Me { account, name: node.config.name.clone() }, facts))
+    Ok((
+        Me {
+            account,
+            name: node.config.name.clone(),
+        },
+        facts,
+    ))
 }
 
 /// A release that could not be staged is tried again: its blocks may only not have reached a peer yet.
 fn retry_stagings(local: &mut super::Local) {
-    let super::Local { staging, failures, .. } = local;
+    let super::Local {
+        staging, failures, ..
+    } = local;
     for (release, (count, ticks)) in failures.iter_mut() {
         // No ticks left and still running means that another try is under way.
-        if *count >= MAX_STAGINGS || *ticks == 0 || staging.get(release) != Some(&Staging::Running) {
+        if *count >= MAX_STAGINGS || *ticks == 0 || staging.get(release) != Some(&Staging::Running)
+        {
             continue;
         }
         *ticks -= 1;

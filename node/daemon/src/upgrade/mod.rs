@@ -60,7 +60,12 @@ async fn step(node: &Shared, known: &Known) -> Result<(), crate::core::CoreError
     let view = UpgradeView::read(&node.view()?)?;
     // With nothing proposed and nothing rolling there is nothing to ask the upgrader or the lane for.
     let rolled = view.rollout.as_ref().map(|p| p.release.to_string());
-    let running = node.supervision.lock().unwrap_or_else(PoisonError::into_inner).release.clone();
+    let running = node
+        .supervision
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .release
+        .clone();
     if view.proposals.is_empty() && running.is_some() && (rolled.is_none() || rolled == running) {
         return Ok(());
     }
@@ -73,7 +78,10 @@ async fn step(node: &Shared, known: &Known) -> Result<(), crate::core::CoreError
 
 async fn act(node: &Shared, known: &Known, view: &UpgradeView, action: Action) {
     if let Some(op) = action.to_op() {
-        match node.state_something(instar_chain::ops::UPGRADE, op.to_value()).await {
+        match node
+            .state_something(instar_chain::ops::UPGRADE, op.to_value())
+            .await
+        {
             Ok(id) => tracing::info!(entry = %id, action = ?action, "said on the ledger"),
             Err(e) => tracing::warn!(error = %e, "a statement could not be appended"),
         }
@@ -90,15 +98,30 @@ async fn act(node: &Shared, known: &Known, view: &UpgradeView, action: Action) {
                 start_rehearsal(node, known, proposal.clone());
             }
         }
-        Action::Swap { generation, release, .. } => swap::begin(node, known, generation, &release).await,
-        Action::Keep { generation, release } => tracing::info!(generation, release, "the rollout is over and this node's program is kept"),
+        Action::Swap {
+            generation,
+            release,
+            ..
+        } => swap::begin(node, known, generation, &release).await,
+        Action::Keep {
+            generation,
+            release,
+        } => tracing::info!(
+            generation,
+            release,
+            "the rollout is over and this node's program is kept"
+        ),
         Action::Vote(_) | Action::Ready(_) | Action::Report(_) => {}
     }
 }
 
 /// The proposal that a release came from: open, or the newest rollout's.
 fn proposal_of(node: &Shared, view: &UpgradeView, release: &str) -> Option<Proposal> {
-    let open = view.proposals.iter().chain(&view.rollout).find(|p| p.release.as_str() == release);
+    let open = view
+        .proposals
+        .iter()
+        .chain(&view.rollout)
+        .find(|p| p.release.as_str() == release);
     open.cloned().or_else(|| {
         let all = query::proposals(&node.view().ok()?).ok()?;
         all.into_values().find(|p| p.release.as_str() == release)
@@ -107,7 +130,9 @@ fn proposal_of(node: &Shared, view: &UpgradeView, release: &str) -> Option<Propo
 
 fn start_staging(node: &Shared, known: &Known, proposal: Proposal) {
     let release = proposal.release.to_string();
-    lock(known).staging.insert(release.clone(), Staging::Running);
+    lock(known)
+        .staging
+        .insert(release.clone(), Staging::Running);
     let (node, known) = (node.clone(), Arc::clone(known));
     tokio::spawn(async move {
         let result = stage::stage(&node, &proposal).await;
@@ -124,16 +149,27 @@ fn start_staging(node: &Shared, known: &Known, proposal: Proposal) {
                 *failures = (failures.0 + 1, RETRY_TICKS);
                 // What is tried again is not failed yet: a failure is told to the ledger at once, and stands there.
                 let given_up = failures.0 >= MAX_STAGINGS;
-                local.staging.insert(release, if given_up { Staging::Failed(why) } else { Staging::Running });
+                local.staging.insert(
+                    release,
+                    if given_up {
+                        Staging::Failed(why)
+                    } else {
+                        Staging::Running
+                    },
+                );
             }
         }
     });
 }
 
 fn start_rehearsal(node: &Shared, known: &Known, proposal: Proposal) {
-    let Some(window) = proposal.rehearsal else { return };
+    let Some(window) = proposal.rehearsal else {
+        return;
+    };
     let key = (proposal.id, window.from);
-    let Some(staged) = lock(known).staged.get(proposal.release.as_str()).cloned() else { return };
+    let Some(staged) = lock(known).staged.get(proposal.release.as_str()).cloned() else {
+        return;
+    };
     lock(known).rehearsals.insert(key, Rehearsed::Running);
     let (node, known) = (node.clone(), Arc::clone(known));
     tokio::spawn(async move {

@@ -22,16 +22,26 @@ fn text(e: impl std::fmt::Display) -> String {
 }
 
 /// Runs the rehearsal of a staged release; the state root after it.
-pub(crate) async fn rehearse(node: &Shared, proposal: &Proposal, window: Rehearsal, staged: &Staged) -> Result<Digest, String> {
+pub(crate) async fn rehearse(
+    node: &Shared,
+    proposal: &Proposal,
+    window: Rehearsal,
+    staged: &Staged,
+) -> Result<Digest, String> {
     // The node's slot is rehearsed by the new program, a dapp's by the running one.
     let program = match &staged.program {
         Some(program) => program.path.clone(),
         None => std::env::current_exe().map_err(text)?,
     };
-    let dir = node.home.staged().join(format!("rehearsal-{}", &proposal.id.to_hex()[..16]));
+    let dir = node
+        .home
+        .staged()
+        .join(format!("rehearsal-{}", &proposal.id.to_hex()[..16]));
     let prepared = {
         let (node, proposal, dir) = (node.clone(), proposal.clone(), dir.clone());
-        tokio::task::spawn_blocking(move || prepare(&node, &proposal, window, &dir)).await.map_err(text)?
+        tokio::task::spawn_blocking(move || prepare(&node, &proposal, window, &dir))
+            .await
+            .map_err(text)?
     };
     let result = match prepared {
         Ok(()) => run(node, proposal, window, program, &dir).await,
@@ -41,7 +51,12 @@ pub(crate) async fn rehearse(node: &Shared, proposal: &Proposal, window: Rehears
     result
 }
 
-fn prepare(node: &Shared, proposal: &Proposal, window: Rehearsal, dir: &PathBuf) -> Result<(), String> {
+fn prepare(
+    node: &Shared,
+    proposal: &Proposal,
+    window: Rehearsal,
+    dir: &PathBuf,
+) -> Result<(), String> {
     // What a killed rehearsal left behind is of no use.
     let _ = std::fs::remove_dir_all(dir);
     std::fs::create_dir_all(dir).map_err(text)?;
@@ -51,8 +66,14 @@ fn prepare(node: &Shared, proposal: &Proposal, window: Rehearsal, dir: &PathBuf)
     write_snapshot(&dir.join("state.jsonl"), export).map_err(text)?;
     let store = BlockStore::open(&dir.join("blocks.redb")).map_err(text)?;
     let slots = query::slots(&node.view().map_err(text)?).map_err(text)?;
-    let live = slots.iter().filter(|(name, slot)| name.starts_with("dapps/") && !slot.release.is_empty()).map(|(_, s)| s.release.clone());
-    let candidate = proposal.slot.dapp_name().map(|_| proposal.release.to_string());
+    let live = slots
+        .iter()
+        .filter(|(name, slot)| name.starts_with("dapps/") && !slot.release.is_empty())
+        .map(|(_, s)| s.release.clone());
+    let candidate = proposal
+        .slot
+        .dapp_name()
+        .map(|_| proposal.release.to_string());
     for release in live.chain(candidate) {
         copy(&node.blocks, &store, &release)?;
     }
@@ -64,14 +85,23 @@ fn copy(from: &BlockStore, to: &BlockStore, root: &str) -> Result<(), String> {
     let mut walk = Walk::new(&root, Limits::default()).map_err(text)?;
     let mut batch = to.batch();
     while let Some(cid) = walk.next_wanted() {
-        let bytes = from.get(&cid).map_err(text)?.ok_or_else(|| format!("block {cid} is not here"))?;
+        let bytes = from
+            .get(&cid)
+            .map_err(text)?
+            .ok_or_else(|| format!("block {cid} is not here"))?;
         walk.visit(&cid, &bytes).map_err(text)?;
         batch.put(&cid, &bytes).map_err(text)?;
     }
     batch.commit().map_err(text)
 }
 
-async fn run(node: &Shared, proposal: &Proposal, window: Rehearsal, program: PathBuf, dir: &std::path::Path) -> Result<Digest, String> {
+async fn run(
+    node: &Shared,
+    proposal: &Proposal,
+    window: Rehearsal,
+    program: PathBuf,
+    dir: &std::path::Path,
+) -> Result<Digest, String> {
     let mut command = tokio::process::Command::new(&program);
     command
         .args(["node", "rehearse", "--snapshot"])
@@ -82,8 +112,18 @@ async fn run(node: &Shared, proposal: &Proposal, window: Rehearsal, program: Pat
         .arg(dir.join("images"))
         .arg("--blocks")
         .arg(dir.join("blocks.redb"))
-        .args(["--from", &window.from.to_string(), "--to", &window.last().to_string()])
-        .args(["--slot", &proposal.slot.to_string(), "--release", proposal.release.as_str()])
+        .args([
+            "--from",
+            &window.from.to_string(),
+            "--to",
+            &window.last().to_string(),
+        ])
+        .args([
+            "--slot",
+            &proposal.slot.to_string(),
+            "--release",
+            proposal.release.as_str(),
+        ])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -95,12 +135,28 @@ async fn run(node: &Shared, proposal: &Proposal, window: Rehearsal, program: Pat
     let stdout = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
-        let last = stderr.lines().rev().take(3).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join(" · ");
-        return Err(format!("the rehearsal ended with {}: {last}", output.status));
+        let last = stderr
+            .lines()
+            .rev()
+            .take(3)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .collect::<Vec<_>>()
+            .join(" · ");
+        return Err(format!(
+            "the rehearsal ended with {}: {last}",
+            output.status
+        ));
     }
-    let rehearsed: Rehearsed = serde_json::from_str(stdout.lines().last().unwrap_or_default()).map_err(text)?;
+    let rehearsed: Rehearsed =
+        serde_json::from_str(stdout.lines().last().unwrap_or_default()).map_err(text)?;
     if rehearsed.height != window.last() {
-        return Err(format!("the rehearsal ended at height {}, not {}", rehearsed.height, window.last()));
+        return Err(format!(
+            "the rehearsal ended at height {}, not {}",
+            rehearsed.height,
+            window.last()
+        ));
     }
     Ok(rehearsed.root)
 }

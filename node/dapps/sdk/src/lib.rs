@@ -187,8 +187,15 @@ pub fn run(mut dapp: impl Dapp) {
     if text(&begin, "mode") == Some("migrate") {
         let from = begin.get::<Fields>().and_then(|fields| fields.get("migrate"));
         let from = from.and_then(|migrate| number(migrate, "from_number")).unwrap_or(0.0) as u64;
+        // The host has said all it has to say; what comes after its `end` are answers to what the dapp asks.
+        if text(&ctx.wire.hear(), "type") != Some("end") {
+            broken("the host goes on after it asked to migrate");
+        }
         dapp.migrate(&mut ctx, from);
         ctx.settle(true);
+        ctx.wire.say(&object([("type", word("done"))]));
+        ctx.wire.flush();
+        return;
     }
     loop {
         let line = ctx.wire.hear();
