@@ -1,4 +1,5 @@
-//! One story end to end: the demo, as a newcomer runs it, and what its report claims.
+//! One story end to end: the demo and what its report claims. The upgrade of the node's own binary is left out here: it
+//! compiles the checkout anew, which takes longer than everything else together.
 
 use std::process::Command;
 
@@ -7,7 +8,7 @@ use serde_json::Value;
 #[test]
 fn the_demo_tells_its_whole_story() {
     let output = Command::new(instar_tests::instar())
-        .args(["demo", "--json"])
+        .args(["demo", "--json", "--no-node"])
         .output()
         .expect("the program starts");
     let talk = String::from_utf8_lossy(&output.stderr);
@@ -29,7 +30,7 @@ fn the_demo_tells_its_whole_story() {
 
     let upgrades = report["upgrades"].as_array().expect("a list");
     let slots: Vec<&str> = upgrades.iter().filter_map(|u| u["slot"].as_str()).collect();
-    assert_eq!(slots, ["dapps/coin", "node"], "{talk}");
+    assert_eq!(slots, ["dapps/coin"], "{talk}");
     for upgrade in upgrades {
         assert_ne!(upgrade["from"], upgrade["to"]);
         assert_eq!(upgrade["votes"]["no"], 0);
@@ -37,8 +38,9 @@ fn the_demo_tells_its_whole_story() {
     }
     assert_eq!(upgrades[0]["builders_matched"], 4);
     assert_eq!(
-        upgrades[1]["builders_matched"], 1,
-        "one runner really built it, and no more is claimed"
+        report["left_out"].as_array().map(Vec::len),
+        Some(1),
+        "what is left out is said"
     );
 
     let mut rules: Vec<&str> = report["refused"]

@@ -112,8 +112,11 @@ fn reveal(at: &Path, path: ReleasePath, mode: FileMode) -> Result<FileReveal> {
     })
 }
 
+/// A root CID and the blocks that it is made of, without those of the files.
+pub type RootAndBlocks = (Cid, Vec<(Cid, Vec<u8>)>);
+
 /// The root CID of a release, and the blocks of its directories and of release.json.
-pub fn root_blocks(release: &Release) -> Result<(Cid, Vec<(Cid, Vec<u8>)>)> {
+pub fn root_blocks(release: &Release) -> Result<RootAndBlocks> {
     let mut blocks = Vec::new();
     let bytes = release.to_bytes()?;
     let summary = add_file(

@@ -461,10 +461,9 @@ fn disagreeing_dapp(stage: &Stage) -> Result<Refused> {
         &proposal,
         PATIENCE,
     )?;
-    let line = block.receipts.iter().find_map(|line| match line {
-        ReceiptLine::Event(e) if e.id == proposal && e.event == "proposal-refused" => Some(line),
-        _ => None,
-    });
+    let line = block.receipts.iter().find(
+        |line| matches!(line, ReceiptLine::Event(e) if e.id == proposal && e.event == "proposal-refused"),
+    );
     let line = line.context("the event was just found")?;
     let refused = Refused {
         release: state["release"].as_str().unwrap_or_default().to_owned(),
