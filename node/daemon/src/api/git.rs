@@ -1,6 +1,7 @@
 //! The ledger for stock git: `git clone http://node/ledger.git`, read-only, by a bounded `git upload-pack`.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
@@ -8,6 +9,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use instar_ledger::http::{ADVERTISEMENT_TYPE, CACHE_CONTROL, RESULT_TYPE, ServeError};
 use serde::Deserialize;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::Refused;
@@ -17,6 +19,8 @@ use crate::node::Shared;
 const PIECES_AHEAD: usize = 8;
 /// Bytes of a piece.
 const PIECE_BYTES: usize = 64 << 10;
+/// How long a reader may take nothing before its clone is cut off, so that idle ones don't hold git processes.
+const READER_PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Deserialize)]
 pub(crate) struct Service {
@@ -25,15 +29,20 @@ pub(crate) struct Service {
 }
 
 /// What git writes, handed to the connection piece by piece.
-struct Pieces(mpsc::Sender<io::Result<Bytes>>);
+struct Pieces {
+    to: mpsc::Sender<io::Result<Bytes>>,
+    runtime: Handle,
+}
 
 impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let piece = Bytes::copy_from_slice(bytes);
-        self.0
-            .blocking_send(Ok(piece))
-            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-        Ok(bytes.len())
+        let sent = async { tokio::time::timeout(READER_PATIENCE, self.to.send(Ok(piece))).await };
+        match self.runtime.block_on(sent) {
+            Ok(Ok(())) => Ok(bytes.len()),
+            Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
@@ -55,12 +64,20 @@ async fn stream(
     serve: impl FnOnce(&mut dyn Write) -> Result<(), ServeError> + Send + 'static,
 ) -> Result<Response, Refused> {
     let (send, mut receive) = mpsc::channel(PIECES_AHEAD);
+    let runtime = Handle::current();
     let task = tokio::task::spawn_blocking(move || {
-        let mut out = io::BufWriter::with_capacity(PIECE_BYTES, Pieces(send.clone()));
+        let pieces = Pieces {
+            to: send.clone(),
+            runtime,
+        };
+        let mut out = io::BufWriter::with_capacity(PIECE_BYTES, pieces);
         let served = serve(&mut out).and_then(|()| out.flush().map_err(ServeError::Git));
         if let Err(e) = &served {
             tracing::info!(error = %e, "a clone was not served");
-            let _ = send.blocking_send(Err(io::Error::other("cut off")));
+            // What is still buffered would wait for the same reader once more.
+            let _ = out.into_parts();
+            // A reader that takes nothing has no room for this either; it sees the connection end.
+            let _ = send.try_send(Err(io::Error::other("cut off")));
         }
         served
     });

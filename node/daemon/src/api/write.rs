@@ -74,7 +74,8 @@ pub(crate) async fn store_block(
     authorize(&node, &headers)?;
     let cid: Cid = cid.parse().map_err(Refused::bad)?;
     let blocks = node.blocks.clone();
-    tokio::task::spawn_blocking(move || instar_chunks::Blocks::put(&*blocks, &cid, &body))
+    // Durable with the pin that follows; a block that nobody pins is nobody's promise.
+    tokio::task::spawn_blocking(move || blocks.put_later(&cid, &body))
         .await
         .map_err(Refused::internal)?
         .map_err(Refused::bad)?;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use instar_attest::Digest;
-use instar_chain::{BlockInput, BlockOutput, StateError, apply_block};
+use instar_chain::{BlockInput, BlockOutput, Quota, StateError, apply_block};
+use instar_ledger::block::MAX_LANES_A_BLOCK;
 use instar_ledger::{
     BlockDraft, Certificate, Header, LaneCommit, LaneRange, Oid, lane::merge_key, receipt,
 };
@@ -11,14 +12,18 @@ use instar_state::Computed;
 
 use super::{Core, CoreError, Head, Tested, ledger_error};
 
-/// Entries that one block merges at most, so that a merge test stays far below a propose timeout.
-const MAX_BLOCK_ENTRIES: usize = 2_000;
-/// Lane heads that one block merges at most.
-const MAX_BLOCK_LANES: usize = 64;
+/// Entries that a proposer aims at, so that a merge test stays far below a propose timeout; one commit may exceed it.
+const PROPOSED_ENTRIES: usize = 2_000;
 /// How far a fresh proposal's time may lie from the own clock, on both sides.
 const MAX_DRIFT_MS: u64 = 10_000;
 /// The largest proposal pack that is unpacked.
 pub const MAX_BLOCK_PACK_BYTES: usize = 8 << 20;
+/// Heights whose state can still be read: rehearsals and certificates look back a few blocks, readers a little more.
+const STATES_KEPT: u64 = 1_024;
+/// Heights between two prunings.
+const PRUNE_EVERY: u64 = 64;
+/// Rows that one pruning removes at most, so that no block waits long for it; far more than the blocks between two leave.
+const PRUNE_ROWS: usize = 200_000;
 /// The consensus kernel that this program speaks.
 const KERNEL: u32 = 1;
 
@@ -77,7 +82,7 @@ impl Core {
             receipts: receipt::digest(&output.receipts).map_err(ledger_error)?,
             state_root: self.state.root_of(self.head.height, &output.writes)?,
             time_ms,
-            validators: self.head.validators.digest(),
+            validators: output.validators.digest(),
         };
         let draft = BlockDraft {
             header,
@@ -212,11 +217,7 @@ impl Core {
             (header.height == head.height + 1, "wrong-height"),
             (header.parent == head.block, "wrong-parent"),
             (header.kernel == KERNEL, "other-kernel"),
-            (
-                header.validators == head.validators.digest(),
-                "other-validators",
-            ),
-            (header.lanes.len() <= MAX_BLOCK_LANES, "too-many-lanes"),
+            (header.lanes.len() <= MAX_LANES_A_BLOCK, "too-many-lanes"),
             (header.time_ms > head.time_ms, "time-not-later"),
             (
                 header
@@ -282,6 +283,16 @@ impl Core {
                 ));
             }
         }
+        if header.validators != output.validators.digest() {
+            return Err(refuse(
+                "other-validators",
+                format!(
+                    "the next block's validators are {} here, {} in the header",
+                    output.validators.digest(),
+                    header.validators
+                ),
+            ));
+        }
         if header.protocol != output.protocol {
             return Err(refuse(
                 "other-protocol",
@@ -302,14 +313,17 @@ impl Core {
             .filter(|(_, t)| !t.commits.is_empty())
             .collect();
         lanes.sort_by_key(|(lane, _)| merge_key(&self.head.block, lane));
-        let (mut ranges, mut commits, mut entries) = (Vec::new(), Vec::new(), 0);
-        for (lane, tail) in lanes.into_iter().take(MAX_BLOCK_LANES) {
+        let (mut ranges, mut commits, mut quota, mut entries) =
+            (Vec::new(), Vec::new(), Quota::default(), 0usize);
+        for (lane, tail) in lanes.into_iter().take(MAX_LANES_A_BLOCK) {
             let taken: Vec<_> = tail
                 .commits
                 .iter()
                 .take_while(|c| {
-                    entries += c.entries.len();
-                    entries <= MAX_BLOCK_ENTRIES
+                    let fits = entries == 0 || entries + c.entries.len() <= PROPOSED_ENTRIES;
+                    let taken = fits && quota.take(c);
+                    entries += if taken { c.entries.len() } else { 0 };
+                    taken
                 })
                 .cloned()
                 .collect();
@@ -428,6 +442,10 @@ impl Core {
         self.tested.clear();
         self.trouble.clear();
         self.trim_tails(&tested.ranges);
+        if certificate.height.is_multiple_of(PRUNE_EVERY) {
+            let keep_from = certificate.height.saturating_sub(STATES_KEPT);
+            self.state.prune(keep_from, PRUNE_ROWS)?;
+        }
         Ok(())
     }
 

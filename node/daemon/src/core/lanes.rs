@@ -108,7 +108,7 @@ impl Core {
     pub fn receive_lane(&mut self, bytes: &[u8]) -> Result<bool, CoreError> {
         let (message, pack) = LaneMessage::parse(bytes)?;
         // A lane of a device that nobody registered is refused before its pack is unpacked.
-        self.lane_key(&message.lane)?;
+        let key = self.lane_key(&message.lane)?;
         if message.lane == self.own_lane {
             return Ok(false);
         }
@@ -120,7 +120,9 @@ impl Core {
             return Ok(false);
         }
         self.ledger
-            .import_pack(pack, MAX_LANE_MESSAGE_BYTES)
+            .import_pack_from(pack, MAX_LANE_MESSAGE_BYTES, |lane, signer| {
+                *lane == message.lane && *signer == key
+            })
             .map_err(|e| CoreError::Refused(e.to_string()))?;
         self.extend_tail(&message.lane, &message.head)?;
         self.ledger
