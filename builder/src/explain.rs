@@ -140,6 +140,10 @@ fn texts(file: &[u8]) -> BTreeSet<&str> {
         .collect()
 }
 
+/// How far local time is behind UTC, and ahead of it, at most.
+const WEST_S: u64 = 12 * 3600;
+const EAST_S: u64 = 14 * 3600;
+
 /// A moment of the build written in this text: seconds, milliseconds or nanoseconds since 1970, or a date.
 fn time_in(text: &str, (from, to): (u64, u64)) -> Option<String> {
     let bytes = text.as_bytes();
@@ -156,7 +160,14 @@ fn time_in(text: &str, (from, to): (u64, u64)) -> Option<String> {
             return Some(around(text, std::str::from_utf8(number).ok()?));
         }
     }
-    for moment in [from, to] {
+    // Local time, whose zone the builds differ in, can be a day before or after.
+    let days = [
+        from.saturating_sub(WEST_S),
+        from,
+        to,
+        to.saturating_add(EAST_S),
+    ];
+    for moment in days {
         let (year, month, day) = civil(moment);
         let month_name = MONTHS[month as usize - 1];
         for date in [
@@ -303,6 +314,11 @@ mod tests {
         );
         assert_eq!(
             cause(b"\x01built 2023-11-14\x01", b"\x01built 2024-12-12\x01"),
+            Cause::Time
+        );
+        // The second moment is at 10:40 UTC on the 12th, which is the 13th already where the day begins first.
+        assert_eq!(
+            cause(b"\x01built 2023-11-14\x01", b"\x01built 2024-12-13\x01"),
             Cause::Time
         );
         assert_eq!(
