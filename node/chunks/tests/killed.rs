@@ -1,4 +1,5 @@
-//! A process that is killed while it writes loses nothing that it was told is kept.
+//! A process that is killed while it writes loses nothing that it was told is kept. The process that is killed is this
+//! very program, so the test has a `main` of its own.
 
 // The lint knows test functions, not the helpers beside them.
 #![allow(clippy::unwrap_used)]
@@ -11,23 +12,41 @@ use std::time::Duration;
 use instar_chunks::block::{RAW, cid_of};
 use instar_chunks::{BlockStore, Blocks, Cid};
 
-/// Names the store that the child writes; without it the child's test does nothing.
-const CHILD: &str = "INSTAR_TEST_STORE";
+/// The argument before the path of the store that the child writes.
+const CHILD: &str = "--write-until-killed";
+const NAME: &str = "a_killed_writer_loses_nothing_that_was_acknowledged";
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, path] = &arguments[..]
+        && first == CHILD
+    {
+        write_until_killed(Path::new(path));
+    }
+    if arguments.iter().any(|a| a == "--list") {
+        println!("{NAME}: test");
+        return;
+    }
+    let wanted = arguments.iter().filter(|a| !a.starts_with('-'));
+    let chosen = wanted.clone().next().is_none() || wanted.into_iter().any(|w| NAME.contains(w));
+    if chosen {
+        a_killed_writer_loses_nothing_that_was_acknowledged();
+        println!("test {NAME} ... ok");
+    }
+    println!("test result: ok. {} passed; 0 failed", u8::from(chosen));
+}
 
 fn block(number: u32) -> (Cid, Vec<u8>) {
     let bytes = number.to_be_bytes().repeat(2500);
     (cid_of(RAW, &bytes), bytes)
 }
 
-/// Not a test of its own: what the other one starts and kills.
-#[test]
-#[ignore = "the child of the test beside it"]
-fn child() {
-    let path = std::env::var(CHILD).unwrap();
-    let store = BlockStore::open(Path::new(&path)).unwrap();
+fn write_until_killed(path: &Path) -> ! {
+    let store = BlockStore::open(path).unwrap();
     let start = store.len().unwrap() as u32;
     // What a kill left half done is begun again.
-    for number in (start / 5 * 5..).step_by(5) {
+    let mut number = start / 5 * 5;
+    loop {
         let blocks: Vec<_> = (number..number + 5).map(block).collect();
         if number % 2 == 0 {
             store.put_many(&blocks).unwrap();
@@ -40,18 +59,18 @@ fn child() {
         }
         println!("kept {number}");
         std::io::stdout().flush().unwrap();
+        number += 5;
     }
 }
 
-#[test]
 fn a_killed_writer_loses_nothing_that_was_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("blocks");
     let mut acknowledged = 0;
     for round in 0..6_u64 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["child", "--exact", "--ignored", "--nocapture"])
-            .env(CHILD, &path)
+            .arg(CHILD)
+            .arg(&path)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -64,7 +83,7 @@ fn a_killed_writer_loses_nothing_that_was_acknowledged() {
             child.wait().unwrap();
         });
         for line in lines.lines().map_while(Result::ok) {
-            if let Some(number) = line.split("kept ").nth(1) {
+            if let Some(number) = line.strip_prefix("kept ") {
                 acknowledged = number.parse::<u32>().unwrap() + 5;
             }
         }

@@ -235,32 +235,3 @@ fn a_batch_is_whole_or_not_there() {
         "a batch that is not committed leaves nothing"
     );
 }
-
-/// How long a block takes to keep, for choosing between the ways.
-#[test]
-#[ignore = "a measurement"]
-fn what_keeping_costs() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = BlockStore::open(&dir.path().join("s")).unwrap();
-    let blocks: Vec<(Cid, Vec<u8>)> = (0..600)
-        .map(|i| bytes(40_000, i + 1))
-        .map(|b| (cid_of(RAW, &b), b))
-        .collect();
-    let timed = |what: &str, run: &dyn Fn()| {
-        let started = std::time::Instant::now();
-        run();
-        eprintln!("{what}: {:?} a block", started.elapsed() / 200);
-    };
-    timed("put", &|| {
-        for (cid, bytes) in &blocks[..200] {
-            store.put(cid, bytes).unwrap();
-        }
-    });
-    timed("put_later and a pin", &|| {
-        for (cid, bytes) in &blocks[200..400] {
-            store.put_later(cid, bytes).unwrap();
-        }
-        store.pin("p", &blocks[200].0).unwrap();
-    });
-    timed("put_many", &|| store.put_many(&blocks[400..]).unwrap());
-}

@@ -115,54 +115,6 @@ fn every_vector_comes_out_as_frozen() {
     assert!(three_levels, "one vector needs three levels");
 }
 
-/// Prints the fixture, for a new profile; the old one is never written again.
-#[test]
-#[ignore = "prints a fixture instead of checking one"]
-fn print_vectors() {
-    let files: Vec<Value> = [
-        ("stream", 0),
-        ("stream", 1),
-        ("stream", 8_192),
-        ("stream", 8_193),
-        ("stream", 32_768),
-        ("stream", 131_072),
-        ("stream", 131_073),
-        ("zeros", 131_072),
-        ("zeros", 1_000_001),
-        ("zeros", 174 * 131_072),
-        ("zeros", 174 * 131_072 + 1),
-        ("period", 3_000_000),
-        ("stream", 1_048_577),
-        ("stream", 12_000_001),
-        ("spliced", 12_000_007),
-    ]
-    .into_iter()
-    .map(|(kind, len)| file_vector(kind, len))
-    .collect();
-    let leaf = |i: usize| json!({"cid": files[i]["cid"], "dag_size": files[i]["dag_size"]});
-    let trees = [
-        json!({}),
-        json!({"empty": leaf(0)}),
-        json!({
-            "release.json": leaf(1),
-            "sbom.cdx.json": leaf(2),
-            "x86_64-unknown-linux-gnu/instar": leaf(13),
-            "x86_64-unknown-linux-gnu/rootfs/bin/coin": leaf(12),
-            "x86_64-unknown-linux-gnu/dapp.json": leaf(3),
-        }),
-        // Order is by bytes: upper case first, `-` before `.`, two-byte letters last.
-        json!({"b": leaf(1), "a/b": leaf(1), "a.b": leaf(1), "a-b": leaf(1), "B": leaf(1), "ä": leaf(1), "10": leaf(1), "9": leaf(1)}),
-    ];
-    let trees: Vec<Value> = trees.iter().map(tree_vector).collect();
-    println!(
-        "{}",
-        serde_json::to_string_pretty(
-            &json!({"profile": "instar-cdc-v1", "files": files, "directories": trees})
-        )
-        .unwrap()
-    );
-}
-
 /// FastCDC written again from `docs/formats/chunks.md`, byte by byte, without the cutter's tricks.
 fn cut_as_documented(data: &[u8]) -> Vec<usize> {
     const MIN: usize = 8 * 1024;
