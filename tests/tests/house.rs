@@ -45,10 +45,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             "instar-consensus",
             &["instar-ledger", "instar-chain", "instar-attest"],
         ),
-        (
-            "instar-ipfs",
-            &["instar-chunks", "instar-ledger", "instar-attest"],
-        ),
+        ("instar-ipfs", &["instar-chunks"]),
         (
             "instar-audit",
             &[
