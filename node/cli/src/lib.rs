@@ -3,8 +3,8 @@
 //! The program itself is `main.rs`, a single call, so that a release that changes only its name is linked anew and not
 //! compiled anew.
 
-mod client;
-mod demo;
+pub mod client;
+pub mod demo;
 mod embedded;
 mod exit;
 mod release;

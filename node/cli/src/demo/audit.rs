@@ -7,10 +7,10 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::repo::git;
 use super::report::Audited;
-use super::story::Stage;
+use super::stage::Stage;
 
 /// Clones, checks and audits the release `cid`.
-pub fn run(stage: &mut Stage, cid: &str) -> Result<Audited> {
+pub fn run(stage: &mut Stage<'_>, cid: &str, keep: bool) -> Result<Audited> {
     stage
         .talk
         .title("An auditor clones the ledger with stock git");
@@ -52,7 +52,7 @@ pub fn run(stage: &mut Stage, cid: &str) -> Result<Audited> {
     // From here on nothing of the validators is within reach: what is checked is checked from the clone and the bundle.
     let away = stage.home.join("moved-away");
     let validators = stage.home.join("validators");
-    if !stage.args.keep {
+    if !keep {
         for validator in &mut stage.validators {
             validator.stop();
         }

@@ -8,10 +8,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result};
 use instar_attest::release::Release;
 use instar_attest::{ChainId, Purpose, keyfile};
-use instar_chain::{Policy, SlotPolicy};
+pub use instar_chain::Policy;
+use instar_chain::SlotPolicy;
 use instar_ledger::{Genesis, GenesisDapp, GenesisRelease, GenesisValidator, Keys};
 use serde_json::json;
 
+use super::VALIDATORS;
 use super::traffic::{ACCOUNTS, account_key};
 use super::validators::Validator;
 
@@ -54,7 +56,13 @@ pub fn make_keys(validators: &[Validator]) -> Result<()> {
     Ok(())
 }
 
-fn policy(full: bool, names: &[String]) -> Policy {
+/// The validators' names.
+pub fn names() -> Vec<String> {
+    (1..=VALIDATORS).map(|i| format!("val-{i}")).collect()
+}
+
+/// The rules of the demo's chain. `full` asks all four builders for the node's own binary too.
+pub fn policy(full: bool) -> Policy {
     let dapps = SlotPolicy {
         builders: DAPP_BUILDERS,
         builder_names: None,
@@ -81,7 +89,7 @@ fn policy(full: bool, names: &[String]) -> Policy {
     } else {
         SlotPolicy {
             builders: 1,
-            builder_names: Some(names[..1].to_vec()),
+            builder_names: Some(names()[..1].to_vec()),
             recipes: vec![instar_builder::record::RECIPE_CARGO_WARM.into()],
             ..dapps.clone()
         }
@@ -98,7 +106,7 @@ pub fn genesis(
     validators: &[Validator],
     admitted: &[Admitted],
     manifest: serde_json::Value,
-    full: bool,
+    policy: &Policy,
 ) -> Result<Genesis> {
     let mut members = Vec::new();
     for validator in validators {
@@ -130,7 +138,6 @@ pub fn genesis(
             })
         })
         .collect::<Result<Vec<_>>>()?;
-    let names: Vec<String> = validators.iter().map(|v| v.name.clone()).collect();
     Ok(Genesis {
         accounts: BTreeMap::from([("coin".to_owned(), json!({"balance": balances}))]),
         chain_name: "demo".into(),
@@ -140,7 +147,7 @@ pub fn genesis(
         }],
         kernel: 1,
         operators: Vec::new(),
-        policy: serde_json::to_value(policy(full, &names))?,
+        policy: serde_json::to_value(policy)?,
         protocol: 1,
         releases,
         time_ms: u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?,

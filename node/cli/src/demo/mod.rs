@@ -3,15 +3,17 @@
 //! Every step uses what a real chain uses: processes, keys, containers, git, consensus. What was not done is not claimed.
 
 mod audit;
-mod chain;
+pub mod chain;
+pub mod coin;
 mod node_upgrade;
 mod repo;
-mod report;
-mod runner;
+pub mod report;
+pub mod runner;
+pub mod stage;
 mod story;
-mod traffic;
-mod validators;
-mod wait;
+pub mod traffic;
+pub mod validators;
+pub mod wait;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -24,6 +26,7 @@ use report::Report;
 /// How many validators the chain has: the fewest that survive one fault.
 pub const VALIDATORS: usize = 4;
 
+/// The demo's arguments.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  instar demo\n  instar demo --keep --home ~/baby\n  instar demo --json | tail -n 1"
@@ -51,12 +54,15 @@ pub struct Talk {
     start: Instant,
 }
 
-impl Talk {
-    fn new() -> Self {
+impl Default for Talk {
+    fn default() -> Self {
         Self {
             start: Instant::now(),
         }
     }
+}
+
+impl Talk {
     /// A new part of the story.
     pub fn title(&self, text: &str) {
         eprintln!("\n{:>6.1} s  {text}", self.start.elapsed().as_secs_f64());
@@ -73,7 +79,7 @@ impl Talk {
 
 /// Runs the demo.
 pub fn run(args: &Args) -> Result<()> {
-    let talk = Talk::new();
+    let talk = Talk::default();
     for finding in crate::verbs::doctor::examine() {
         if finding.needed && !finding.ok {
             bail!("{} is missing: {}", finding.what, finding.detail);

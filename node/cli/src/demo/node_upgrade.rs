@@ -8,9 +8,9 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use instar_attest::ChainId;
 
 use super::chain::Admitted;
-use super::report::Upgrade;
+use super::report::{Upgrade, upgrade_facts};
 use super::runner::Job;
-use super::story::{Stage, upgrade_facts};
+use super::stage::Stage;
 use super::{VALIDATORS, repo, runner, wait};
 
 /// The file whose change a person sees in `instar chain status`.
@@ -61,13 +61,13 @@ pub fn admit_running(program: &Path, home: &Path, checkout: Option<&Checkout>) -
 pub struct Building {
     job: Job,
     start: Instant,
-    round: Option<instar_attest::Digest>,
+    round: instar_attest::Digest,
     thread: JoinHandle<Result<()>>,
     full: bool,
 }
 
 /// Commits the change in a clone of the checkout, opens the round, and starts building.
-pub fn start_build(stage: &Stage, checkout: &Checkout) -> Result<Building> {
+pub fn start_build(stage: &Stage<'_>, checkout: &Checkout, full: bool) -> Result<Building> {
     stage
         .talk
         .title("The node's own binary: another commit of this checkout");
@@ -95,7 +95,6 @@ pub fn start_build(stage: &Stage, checkout: &Checkout) -> Result<Building> {
         &[(CODENAME_FILE, NEW_CODENAME.as_bytes())],
         "cli: Change the codename",
     )?;
-    let full = stage.args.full;
     let job = Job {
         repo: clone,
         commit: commit.clone(),
@@ -126,14 +125,14 @@ pub fn start_build(stage: &Stage, checkout: &Checkout) -> Result<Building> {
     Ok(Building {
         job,
         start,
-        round: Some(round),
+        round,
         thread,
         full,
     })
 }
 
 /// Waits for the build, proposes it, and follows the rollout to its end.
-pub fn finish(stage: &Stage, building: Building, from: &str) -> Result<Upgrade> {
+pub fn finish(stage: &Stage<'_>, building: Building) -> Result<Upgrade> {
     stage
         .talk
         .title("The node's own binary goes live, one validator after the other");
@@ -142,20 +141,12 @@ pub fn finish(stage: &Stage, building: Building, from: &str) -> Result<Upgrade> 
     } else {
         PATIENCE
     };
-    let round = building
-        .round
-        .context("the round was opened before the build started")?;
+    let round = building.round;
     building
         .thread
         .join()
         .map_err(|_| anyhow!("the runner's thread panicked"))??;
-    let closed = wait::phase(
-        &stage.clients[0],
-        &format!("/v1/rounds/{round}"),
-        &["agreed"],
-        &["failed"],
-        patience,
-    )?;
+    let closed = stage.agreed(&round, patience)?;
     let release = closed["release"]
         .as_str()
         .context("an agreed round names its release")?
@@ -171,10 +162,9 @@ pub fn finish(stage: &Stage, building: Building, from: &str) -> Result<Upgrade> 
         .map(|c| c.status())
         .collect::<Result<_>>()?;
     let proposal = stage.propose(&round)?;
-    let live = wait::phase(
-        &stage.clients[0],
-        &format!("/v1/upgrades/{proposal}"),
-        &["activated"],
+    let live = stage.proposal(
+        &proposal,
+        "activated",
         &["refused", "halted", "void"],
         patience,
     )?;
@@ -211,7 +201,7 @@ pub fn finish(stage: &Stage, building: Building, from: &str) -> Result<Upgrade> 
     Ok(upgrade_facts(
         &live,
         &closed,
-        from,
+        &stage.first_node,
         started.header.height,
         done.header.height,
         building.full,

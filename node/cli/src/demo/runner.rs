@@ -57,7 +57,8 @@ impl Runner {
         &self.name
     }
 
-    fn out(&self, job: &Job) -> PathBuf {
+    /// Where a job's outputs lie.
+    pub fn out(&self, job: &Job) -> PathBuf {
         self.dir
             .join(format!("{}-{}", job.slot.replace('/', "-"), job.number))
     }
