@@ -170,7 +170,8 @@ pub fn store(dir: &Path, release: &Release, sink: &mut Sink<'_>) -> Result<Cid> 
         let summary = add_file(Profile::InstarCdcV1, &mut file, sink)?;
         ensure!(
             summary.cid.to_string() == cid,
-            "{} has changed: its CID is {}, the release says {cid}",
+            "{} is not what the release holds: its CID is {}, the release says {cid}. Either the file was changed after \
+             the build, or this build got other bytes than the release's builders",
             at.display(),
             summary.cid
         );

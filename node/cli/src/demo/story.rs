@@ -35,7 +35,7 @@ pub fn tell(args: &Args, talk: &Talk, home: &Path) -> Result<Report> {
             checkout: checkout.as_ref().ok(),
         },
     )?;
-    let traffic = Traffic::start(stage.chain, stage.clients.clone(), 0);
+    let traffic = Traffic::start(stage.chain, stage.clients.clone(), 0)?;
     wait::until("the first transfer becoming final", PATIENCE, || {
         Ok((traffic.seen().applied > 0).then_some(()))
     })?;

@@ -83,15 +83,18 @@ pub struct Traffic {
 
 impl Traffic {
     /// Starts sending to `clients` and watching from `height` on.
-    pub fn start(chain: ChainId, clients: Vec<Client>, height: u64) -> Self {
+    pub fn start(chain: ChainId, clients: Vec<Client>, height: u64) -> Result<Self> {
         let accounts = (0..ACCOUNTS)
-            .map(|i| Account {
-                key: account_key(i),
-                nonce: 0,
-                node: i % clients.len(),
-                under_way: VecDeque::new(),
+            .map(|i| {
+                let key = account_key(i);
+                Ok(Account {
+                    nonce: clients[0].account(&key.public())?.nonce,
+                    key,
+                    node: i % clients.len(),
+                    under_way: VecDeque::new(),
+                })
             })
-            .collect();
+            .collect::<Result<Vec<_>>>()?;
         let shared = Arc::new(Shared {
             stop_sending: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -103,13 +106,13 @@ impl Traffic {
         });
         let for_sender = Arc::clone(&shared);
         let for_watcher = Arc::clone(&shared);
-        Self {
+        Ok(Self {
             shared,
             sender: Some(std::thread::spawn(move || for_sender.send_loop())),
             watcher: Some(std::thread::spawn(move || {
                 for_watcher.watch_loop(height + 1)
             })),
-        }
+        })
     }
 
     /// From now on every tenth transfer carries a memo.

@@ -1,0 +1,90 @@
+//! Stories of whole chains: four validators as processes, with containers, consensus and git, and something that goes
+//! wrong. A build's sandbox takes this very program as its helper, so the stories have a `main` of their own.
+
+// Clippy knows tests by their attribute, which a harness of our own does not use.
+#![allow(clippy::unwrap_used)]
+
+mod held;
+mod loopback;
+mod stores;
+mod work_tree;
+
+use std::panic::catch_unwind;
+use std::process::ExitCode;
+use std::time::Instant;
+
+type Story = (&'static str, fn());
+
+const STORIES: &[Story] = &[
+    (
+        "four_stores_say_the_same_and_a_falsified_balance_is_named",
+        stores::falsified_balance,
+    ),
+    (
+        "a_byte_flipped_in_one_work_tree_matches_nobody",
+        work_tree::flipped_byte,
+    ),
+    ("a_held_network_shows", held::held_network),
+];
+
+fn main() -> ExitCode {
+    instar_sandbox::init();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|a| a == held::INSIDE) {
+        held::inside();
+        return ExitCode::SUCCESS;
+    }
+    // What `cargo test -- NAME` and tools that list tests pass to any harness.
+    if arguments.iter().any(|a| a == "--list") {
+        STORIES
+            .iter()
+            .for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    let wanted: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
+    let chosen: Vec<&Story> = STORIES
+        .iter()
+        .filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|w| name.contains(*w)))
+        .collect();
+    println!("\nrunning {} tests", chosen.len());
+    let mut failed = Vec::new();
+    for (name, story) in &chosen {
+        let start = Instant::now();
+        let told = catch_unwind(story).is_ok();
+        println!(
+            "test {name} ... {} ({:.0} s)",
+            if told { "ok" } else { "FAILED" },
+            start.elapsed().as_secs_f64()
+        );
+        if !told {
+            failed.push(name);
+        }
+    }
+    println!(
+        "\ntest result: {}. {} passed; {} failed; 0 ignored; 0 measured; {} filtered out",
+        if failed.is_empty() { "ok" } else { "FAILED" },
+        chosen.len() - failed.len(),
+        failed.len(),
+        STORIES.len() - chosen.len()
+    );
+    ExitCode::from(u8::from(!failed.is_empty()))
+}
+
+/// A chain of four with the coin, in a temporary folder, as `adjust` wants its policy.
+fn with_chain<T>(
+    adjust: impl FnOnce(&mut instar::demo::chain::Policy),
+    story: impl FnOnce(&mut instar::demo::stage::Stage<'_>) -> T,
+) -> T {
+    let home = tempfile::tempdir().unwrap();
+    let talk = instar::demo::Talk::default();
+    let mut policy = instar::demo::chain::policy(false);
+    adjust(&mut policy);
+    let setup = instar::demo::stage::Setup {
+        program: &instar_tests::instar(),
+        home: &home.path().canonicalize().unwrap(),
+        policy,
+        checkout: None,
+    };
+    let mut stage = instar::demo::stage::Stage::found(&talk, &setup).unwrap();
+    story(&mut stage)
+}
