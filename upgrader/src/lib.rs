@@ -33,6 +33,7 @@ mod verify;
 pub use client::{Client, ClientError, Reporter};
 pub use history::history;
 pub use layout::Layout;
+pub use signals::on_stop;
 pub use state::{Release, State};
 pub use supervisor::{Config, First, Running, UpgraderError, revert, run, start, status};
 pub use timings::Timings;

@@ -21,8 +21,8 @@ extern "C" fn told(_: libc::c_int) {
     }
 }
 
-/// From now on these signals don't end the process; `each` is called on a thread of its own instead.
-pub(crate) fn on_stop(each: impl Fn() + Send + 'static) -> io::Result<()> {
+/// From now on SIGTERM, SIGINT and SIGHUP don't end the process; `each` is called on a thread of its own instead.
+pub fn on_stop(each: impl Fn() + Send + 'static) -> io::Result<()> {
     let (mut reader, writer) = UnixStream::pair()?;
     writer.set_nonblocking(true)?;
     PIPE.store(writer.into_raw_fd(), Ordering::Relaxed);

@@ -83,6 +83,7 @@ fn with_chain<T>(
         program: &instar_tests::instar(),
         home: &home.path().canonicalize().unwrap(),
         policy,
+        outlive: false,
         checkout: None,
     };
     let mut stage = instar::demo::stage::Stage::found(&talk, &setup).unwrap();

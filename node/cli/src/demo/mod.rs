@@ -10,6 +10,7 @@ mod repo;
 pub mod report;
 pub mod runner;
 pub mod stage;
+mod stop;
 mod story;
 pub mod traffic;
 pub mod validators;
@@ -85,6 +86,7 @@ pub fn run(args: &Args) -> Result<()> {
             bail!("{} is missing: {}", finding.what, finding.detail);
         }
     }
+    stop::watch()?;
     let temporary;
     let home = match &args.home {
         Some(home) => {

@@ -3,11 +3,15 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use instar_attest::{ChainId, Digest, Purpose};
 
 use super::validators::Validator;
+
+/// Between two looks at a running command.
+const POLL: Duration = Duration::from_millis(50);
 
 /// What is to be built.
 #[derive(Clone)]
@@ -75,15 +79,26 @@ impl Runner {
             .append(true)
             .open(self.log(job))?;
         // Compilers stand back: in earnest a validator's runner is another machine, here it shares two cores with nodes.
-        let status = Command::new("nice")
+        let mut child = Command::new("nice")
             .args(["-n", "19"])
             .arg(&self.program)
             .args(args)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            .status()
+            .spawn()
             .with_context(|| format!("{} can't be started", self.program.display()))?;
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if let Err(asked) = super::stop::check() {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(asked);
+            }
+            std::thread::sleep(POLL);
+        };
         if !status.success() {
             let text = fs::read(self.log(job)).unwrap_or_default();
             let text = String::from_utf8_lossy(&text);

@@ -28,6 +28,8 @@ pub struct Setup<'a> {
     pub home: &'a Path,
     /// The rules of the chain.
     pub policy: Policy,
+    /// Whether the validators go on when this process ends.
+    pub outlive: bool,
     /// The checkout that the program was built in, if it stands in one.
     pub checkout: Option<&'a Checkout>,
 }
@@ -71,7 +73,8 @@ impl<'a> Stage<'a> {
         talk.say(format!("built twice, equal: {}", first.root));
 
         talk.title("Four validators with keys of their own, and a chain");
-        let validators = validators::lay_out(&home.join("validators"), &chain::names())?;
+        let mut validators = validators::lay_out(&home.join("validators"), &chain::names())?;
+        validators.iter_mut().for_each(|v| v.outlive = setup.outlive);
         chain::make_keys(&validators)?;
         let node_release = node_upgrade::admit_running(program, home, setup.checkout)?;
         let manifest = crate::embedded::coin_manifest()?;

@@ -24,6 +24,8 @@ pub struct Validator {
     pub home: Home,
     /// Where its API answers.
     pub http: SocketAddr,
+    /// Whether its processes go on when this one ends.
+    pub outlive: bool,
     upgrader: Option<Child>,
 }
 
@@ -62,6 +64,7 @@ pub fn lay_out(dir: &Path, names: &[String]) -> Result<Vec<Validator>> {
             name: name.clone(),
             home,
             http,
+            outlive: false,
             upgrader: None,
         });
     }
@@ -90,6 +93,7 @@ impl Validator {
         let child = Command::new(program)
             .args(["upgrader", "run", "--home"])
             .arg(self.home.path())
+            .args((!self.outlive).then_some("--end-with-parent"))
             .arg("--first")
             .arg(program)
             .args(["--release", release, "--", "node", "run", "--home"])

@@ -22,6 +22,7 @@ pub fn until<T>(
     let start = Instant::now();
     let mut last_error = None;
     loop {
+        super::stop::check()?;
         match ask() {
             Ok(Some(answer)) => return Ok(answer),
             Ok(None) => {}

@@ -37,6 +37,9 @@ pub struct Run {
     /// Milliseconds that it has for it
     #[arg(long, default_value_t = Timings::default().probation_ms)]
     probation_ms: u64,
+    /// Stop when the process that started this one ends
+    #[arg(long)]
+    end_with_parent: bool,
     /// The program's arguments
     #[arg(last = true, required = true)]
     args: Vec<String>,
@@ -66,10 +69,24 @@ pub struct Revert {
     reason: String,
 }
 
+/// The kernel sends SIGTERM when the parent is gone. A parent that is gone already has left this process to another.
+fn end_with_parent() -> Result<()> {
+    let parent = nix::unistd::getppid();
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)?;
+    anyhow::ensure!(
+        nix::unistd::getppid() == parent,
+        "the process that started this one has ended"
+    );
+    Ok(())
+}
+
 /// Runs the verb.
 pub fn run(verb: Verb) -> Result<()> {
     match verb {
         Verb::Run(args) => {
+            if args.end_with_parent {
+                end_with_parent()?;
+            }
             let path = args.first.map_or_else(std::env::current_exe, Ok)?;
             let timings = Timings {
                 probation_blocks: args.probation_blocks,
