@@ -23,6 +23,9 @@ const ALLOCATION: &str = "1000000";
 const DAPP_BUILDERS: u32 = 3;
 /// How long builders have to commit. The refused release waits for the whole of it, since only one builder commits.
 const COMMIT_MS: u64 = 75_000;
+/// How long the one builder of the node's own binary has to commit. The round goes on as soon as it has, so this only
+/// says how slow a machine may be.
+const NODE_COMMIT_MS: u64 = 15 * 60_000;
 /// How long builders have to reveal.
 const REVEAL_MS: u64 = 20_000;
 /// How long validators have to vote, and to rehearse.
@@ -88,6 +91,7 @@ pub fn policy(full: bool) -> Policy {
         }
     } else {
         SlotPolicy {
+            commit_ms: NODE_COMMIT_MS,
             builders: 1,
             builder_names: Some(names()[..1].to_vec()),
             recipes: vec![instar_builder::record::RECIPE_CARGO_WARM.into()],

@@ -96,7 +96,8 @@ pub fn run(args: &Args) -> Result<()> {
                     home.display()
                 );
             }
-            std::fs::create_dir_all(home)?;
+            std::fs::create_dir_all(home)
+                .with_context(|| format!("{} can't be made", home.display()))?;
             home.canonicalize()?
         }
         None => {

@@ -74,13 +74,17 @@ impl<'a> Stage<'a> {
 
         talk.title("Four validators with keys of their own, and a chain");
         let mut validators = validators::lay_out(&home.join("validators"), &chain::names())?;
-        validators.iter_mut().for_each(|v| v.outlive = setup.outlive);
+        validators
+            .iter_mut()
+            .for_each(|v| v.outlive = setup.outlive);
         chain::make_keys(&validators)?;
-        let node_release = node_upgrade::admit_running(program, home, setup.checkout)?;
+        let writing = || format!("the new chain can't be written to {}", home.display());
+        let node_release =
+            node_upgrade::admit_running(program, home, setup.checkout).with_context(writing)?;
         let manifest = crate::embedded::coin_manifest()?;
         let admitted = [first, node_release];
         let genesis = chain::genesis(&validators, &admitted, manifest, &setup.policy)?;
-        let id = chain::found(&validators, &genesis, &admitted)?;
+        let id = chain::found(&validators, &genesis, &admitted).with_context(writing)?;
         talk.say(format!("chain {id}"));
         let [first_coin, first_node] = admitted.map(|a| a.root);
         let mut stage = Self {
