@@ -6,6 +6,7 @@ mod block;
 mod lanes;
 mod lookup;
 pub mod open;
+mod serve;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
