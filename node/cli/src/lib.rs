@@ -5,8 +5,9 @@
 
 pub mod client;
 pub mod demo;
-mod embedded;
+pub mod embedded;
 mod exit;
+pub mod founding;
 mod release;
 mod verbs;
 

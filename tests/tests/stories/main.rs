@@ -6,6 +6,7 @@
 
 mod held;
 mod loopback;
+mod operators;
 mod stores;
 mod work_tree;
 
@@ -25,6 +26,10 @@ const STORIES: &[Story] = &[
         work_tree::flipped_byte,
     ),
     ("a_held_network_shows", held::held_network),
+    (
+        "four_operators_begin_a_chain_with_the_programs_verbs",
+        operators::four_operators,
+    ),
 ];
 
 fn main() -> ExitCode {

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use instar_attest::ChainId;
 
-use super::chain::Admitted;
 use super::report::{Upgrade, upgrade_facts};
 use super::runner::Job;
 use super::stage::Stage;
 use super::{VALIDATORS, repo, runner, wait};
+use crate::founding::{Admitted, admit};
 
 /// The file whose change a person sees in `instar chain status`.
 const CODENAME_FILE: &str = "node/cli/src/codename.txt";
@@ -48,13 +48,7 @@ pub fn admit_running(program: &Path, home: &Path, checkout: Option<&Checkout>) -
         None => crate::release::unknown_source(),
     };
     let release = crate::release::of_program(program, &dir, ChainId::from_bytes([0; 32]), source)?;
-    let root = crate::release::root(&release)?;
-    Ok(Admitted {
-        slot: "node".into(),
-        root: root.to_string(),
-        release,
-        dir,
-    })
+    admit(release, dir)
 }
 
 /// A build that runs while the story goes on.

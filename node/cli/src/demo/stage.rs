@@ -10,12 +10,13 @@ use instar_attest::{ChainId, Digest};
 use instar_chain::Policy;
 use serde_json::Value;
 
-use super::chain::{self, Admitted};
+use super::chain;
 use super::node_upgrade::{self, Checkout};
 use super::runner::{self, Job, Runner};
 use super::validators::{self, Validator};
 use super::{Talk, repo, wait};
 use crate::client::Client;
+use crate::founding::{self, Admitted};
 
 /// How long one step of an upgrade may take before the demo gives up.
 pub const PATIENCE: Duration = Duration::from_secs(150);
@@ -77,14 +78,22 @@ impl<'a> Stage<'a> {
         validators
             .iter_mut()
             .for_each(|v| v.outlive = setup.outlive);
-        chain::make_keys(&validators)?;
+        let public = validators
+            .iter()
+            .map(Validator::public)
+            .collect::<Result<Vec<_>>>()?;
         let writing = || format!("the new chain can't be written to {}", home.display());
         let node_release =
             node_upgrade::admit_running(program, home, setup.checkout).with_context(writing)?;
-        let manifest = crate::embedded::coin_manifest()?;
         let admitted = [first, node_release];
-        let genesis = chain::genesis(&validators, &admitted, manifest, &setup.policy)?;
-        let id = chain::found(&validators, &genesis, &admitted).with_context(writing)?;
+        let plan = chain::plan(setup.policy.clone())?;
+        let genesis = founding::genesis(&plan, &public, &admitted)?;
+        let id = genesis.chain_id()?;
+        for validator in &validators {
+            let made =
+                founding::found(&validator.home, &genesis, &admitted).with_context(writing)?;
+            ensure!(made == id, "one genesis made two chains");
+        }
         talk.say(format!("chain {id}"));
         let [first_coin, first_node] = admitted.map(|a| a.root);
         let mut stage = Self {
@@ -255,5 +264,5 @@ fn build_first(program: &Path, home: &Path, coin: &Path, commit: &str) -> Result
         "instar build: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    chain::admit_built(&out)
+    founding::admit_built(&out)
 }

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use instar_node::home::{AutoVoteSetting, Home, NodeConfig, PeerAddress};
 
 use crate::client::Client;
+use crate::founding::{self, PublicFormat, PublicValidator};
 
 /// How long a node may take from start to its first answer; containers and compilers share two cores with it.
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -72,6 +73,21 @@ pub fn lay_out(dir: &Path, names: &[String]) -> Result<Vec<Validator>> {
 }
 
 impl Validator {
+    /// Makes its keys; what the others get to see of them.
+    pub fn public(&self) -> Result<PublicValidator> {
+        let keys = founding::make_keys(&self.home)?;
+        let config = self.home.config()?;
+        Ok(PublicValidator {
+            consensus: config.consensus,
+            data: config.data,
+            format: PublicFormat::V1,
+            keys,
+            name: self.name.clone(),
+            operator: format!("operator-{}", self.name),
+            power: 1,
+        })
+    }
+
     /// The node's API, with its write token.
     pub fn client(&self) -> Result<Client> {
         Ok(Client::new(&self.url(), Some(self.home.token()?)))

@@ -12,6 +12,8 @@ const DEFAULT_LOG: u64 = 10;
 
 #[derive(clap::Subcommand)]
 pub enum Verb {
+    /// Make a chain's genesis from what its operators agreed on, and a home that has it
+    Init(super::init::Args),
     /// Say where the chain stands
     Status(StatusArgs),
     /// Show the newest blocks
@@ -56,6 +58,7 @@ pub struct LogArgs {
 /// Runs the verb.
 pub fn run(verb: Verb) -> Result<()> {
     match verb {
+        Verb::Init(args) => super::init::run(&args),
         Verb::Status(args) => facts(args.json, &args.node.client()?.status()?, words),
         Verb::Log(args) => log(&args),
         Verb::Verify(args) => super::audit::verify(&args.path, args.json),

@@ -8,6 +8,7 @@ pub mod chain;
 pub mod dapp;
 pub mod doctor;
 pub mod get;
+pub mod init;
 pub mod key;
 pub mod node;
 pub mod pin;
