@@ -4,12 +4,11 @@
 use std::io::{self, Read};
 
 use cid::Cid;
-use fastcdc::v2020::StreamCDC;
 use sha2::{Digest, Sha256};
 
 use crate::block::{RAW, cid_of};
 use crate::node::{FileLink, encode_file};
-use crate::profile::{FILE_WIDTH, Profile};
+use crate::profile::Profile;
 
 /// What a file became.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,26 +37,43 @@ pub enum AddError {
 /// Takes each block as it is made, children before parents.
 pub type PutBlock<'a> = dyn FnMut(&Cid, &[u8]) -> io::Result<()> + 'a;
 
+/// Bytes read ahead of the cutter: several chunks, so that what is left of the last one is moved
+/// seldom.
+const WINDOW_CHUNKS: usize = 4;
+
 /// Cuts `content` under `profile`, hands every block to `put`, and says what came out.
 pub fn add_file(
     profile: Profile,
     content: &mut dyn Read,
     put: &mut PutBlock<'_>,
 ) -> Result<FileSummary, AddError> {
-    let cdc = profile.cdc();
     let mut whole = Sha256::new();
-    let mut dag = Balanced::default();
-    let chunks = StreamCDC::with_level(
-        content,
-        cdc.min_bytes,
-        cdc.avg_bytes,
-        cdc.max_bytes,
-        cdc.normalization,
-    );
-    for chunk in chunks {
-        let chunk = chunk.map_err(|e| AddError::Read(e.into()))?;
-        whole.update(&chunk.data);
-        dag.leaf(&chunk.data, put).map_err(AddError::Put)?;
+    let mut dag = Balanced::new(profile);
+    let max = profile.max_chunk_bytes();
+    let mut window = vec![0; WINDOW_CHUNKS * max];
+    let (mut start, mut end, mut ended) = (0, 0, false);
+    loop {
+        if !ended && end - start < max {
+            window.copy_within(start..end, 0);
+            (start, end) = (0, end - start);
+            while !ended && end < window.len() {
+                match content.read(&mut window[end..]) {
+                    Ok(0) => ended = true,
+                    Ok(count) => end += count,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(AddError::Read(e)),
+                }
+            }
+        }
+        if start == end {
+            break;
+        }
+        let chunk = &window[start..start + profile.cut(&window[start..end])];
+        start += chunk.len();
+        whole.update(chunk);
+        let cid = cid_of(RAW, chunk);
+        put(&cid, chunk).map_err(AddError::Put)?;
+        dag.leaf(cid, chunk.len() as u64, put).map_err(AddError::Put)?;
     }
     let root = dag.finish(put).map_err(AddError::Put)?;
     Ok(FileSummary {
@@ -70,16 +86,21 @@ pub fn add_file(
 
 /// A balanced DAG in the making: `levels[0]` waits for leaves, each level above for nodes of the
 /// level below. A level is written out as a node as soon as it is full.
-#[derive(Default)]
-struct Balanced {
+pub(crate) struct Balanced {
+    width: usize,
     levels: Vec<Vec<FileLink>>,
 }
 
 impl Balanced {
-    fn leaf(&mut self, bytes: &[u8], put: &mut PutBlock<'_>) -> io::Result<()> {
-        let cid = cid_of(RAW, bytes);
-        put(&cid, bytes)?;
-        let size = bytes.len() as u64;
+    pub(crate) fn new(profile: Profile) -> Self {
+        Self {
+            width: profile.file_width(),
+            levels: Vec::new(),
+        }
+    }
+
+    /// Adds a leaf whose block is kept already.
+    pub(crate) fn leaf(&mut self, cid: Cid, size: u64, put: &mut PutBlock<'_>) -> io::Result<()> {
         let mut link = FileLink {
             cid,
             size,
@@ -87,10 +108,10 @@ impl Balanced {
         };
         for level in 0.. {
             if level == self.levels.len() {
-                self.levels.push(Vec::with_capacity(FILE_WIDTH));
+                self.levels.push(Vec::new());
             }
             self.levels[level].push(link);
-            if self.levels[level].len() < FILE_WIDTH {
+            if self.levels[level].len() < self.width {
                 break;
             }
             link = Self::write(&mut self.levels[level], put)?;
@@ -111,10 +132,12 @@ impl Balanced {
         })
     }
 
-    fn finish(mut self, put: &mut PutBlock<'_>) -> io::Result<FileLink> {
+    pub(crate) fn finish(mut self, put: &mut PutBlock<'_>) -> io::Result<FileLink> {
         if self.levels.is_empty() {
             // An empty file is the empty raw leaf.
-            self.leaf(&[], put)?;
+            let cid = cid_of(RAW, &[]);
+            put(&cid, &[])?;
+            self.leaf(cid, 0, put)?;
         }
         let mut below: Option<FileLink> = None;
         let top = self.levels.len() - 1;
@@ -147,9 +170,9 @@ mod tests {
             tsize: 4,
         };
         for leaves in [1, 2, 173, 174, 175, 348, 349, 174 * 174, 174 * 174 + 1] {
-            let mut dag = Balanced::default();
+            let mut dag = Balanced::new(Profile::InstarCdcV1);
             for _ in 0..leaves {
-                dag.leaf(leaf, &mut |_, _| Ok(())).unwrap();
+                dag.leaf(cid_of(RAW, leaf), 4, &mut |_, _| Ok(())).unwrap();
             }
             let root = dag.finish(&mut |_, _| Ok(())).unwrap();
             let (cid, dag_size, _) = build_file_from_leaves(

@@ -7,9 +7,13 @@ use std::sync::Mutex;
 use cid::{Cid, Version};
 use multihash_codetable::{Code, MultihashDigest};
 
-/// No block is larger. It is what every IPFS implementation takes over bitswap, and it bounds what
+/// No block is larger, read or served: what IPFS implementations take over bitswap. It bounds what
 /// a peer can make us hold before we can check its hash.
-pub const MAX_BLOCK_BYTES: usize = 1024 * 1024;
+pub const MAX_BLOCK_BYTES: usize = 2 * 1024 * 1024;
+
+/// No block that is made here is larger. Stock importers stop here too, but for the few bytes that
+/// a dag-pb node puts around a leaf of this size.
+pub const MAX_MADE_BLOCK_BYTES: usize = 1024 * 1024;
 
 /// Multicodec of a raw leaf.
 pub const RAW: u64 = 0x55;
@@ -53,6 +57,38 @@ pub enum BlockError {
         /// The address.
         cid: Cid,
     },
+    /// The store's quota is reached.
+    #[error(
+        "the block store has {stored_bytes} bytes, and its quota is {quota_bytes}; make room with `instar store gc`, or raise it with `instar store quota`"
+    )]
+    Quota {
+        /// Most bytes that the store may have.
+        quota_bytes: u64,
+        /// Bytes that it has.
+        stored_bytes: u64,
+    },
+    /// The disk is full. What was acknowledged before is kept.
+    #[error(
+        "block store: {what} failed, because the disk is full; what was kept before is safe. Make room and try again"
+    )]
+    Full {
+        /// What was tried.
+        what: &'static str,
+    },
+    /// Blocks are on their way in, so that nothing can be collected now.
+    #[error("{leases} fetches or additions are under way; nothing is collected before they end")]
+    Busy {
+        /// How many.
+        leases: usize,
+    },
+    /// Another process has the store open.
+    #[error(
+        "the block store {path} is in use by another process; ask that one (`--node`), or wait for it to end"
+    )]
+    InUse {
+        /// The store's index.
+        path: String,
+    },
     /// The store itself failed.
     #[error("block store: {what} failed")]
     Store {
@@ -78,6 +114,10 @@ pub trait Blocks {
             self.put(cid, bytes)?;
         }
         Ok(())
+    }
+    /// While the lease is held, nothing that is here or arrives is collected.
+    fn lease(&self) -> crate::store::Lease {
+        crate::store::Lease::default()
     }
 }
 

@@ -1,5 +1,5 @@
 //! Writes a DAG out as files, verified and atomic: nothing appears under its final name before all
-//! of it is on disk, and no name inside can lead outside.
+//! of it is on disk, and no name and no symbolic link inside can lead outside.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -8,22 +8,46 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cid::Cid;
 
-use crate::block::{Blocks, canonical, identity_content};
-use crate::node::{Node, decode};
-use crate::walk::{DagError, Limits, check_links};
+use crate::block::{Blocks, RAW, canonical};
+use crate::node::{DirLink, Node};
+use crate::read::Source;
+pub use crate::read::{list_directory, read_file, resolve};
+use crate::walk::{DagError, Limits};
 
 /// Size of the buffer in front of each file that is written.
 const WRITE_BUFFER_BYTES: usize = 256 * 1024;
 
+/// What is done with a symbolic link that leads out of the folder that is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Links {
+    /// It is refused, and with it the whole output.
+    #[default]
+    Inside,
+    /// It is written as it is. Whoever follows it later may end up anywhere.
+    UnsafeAnywhere,
+}
+
 /// Writes what stands at `path_in_dag` below `root` (or `root` itself) to `out`, which must not
 /// exist; its parent folder must. Folders become folders, files become files with mode 0644 less
-/// the umask. Returns the content bytes written.
+/// the umask, links that stay inside become symbolic links. Returns the content bytes written.
 pub fn export(
     blocks: &dyn Blocks,
     root: &Cid,
     path_in_dag: Option<&str>,
     out: &Path,
     limits: &Limits,
+) -> Result<u64, DagError> {
+    export_with(blocks, root, path_in_dag, out, limits, Links::Inside)
+}
+
+/// As [`export`], with a choice of what symbolic links may say.
+pub fn export_with(
+    blocks: &dyn Blocks,
+    root: &Cid,
+    path_in_dag: Option<&str>,
+    out: &Path,
+    limits: &Limits,
+    links: Links,
 ) -> Result<u64, DagError> {
     let cid = match path_in_dag {
         Some(path) => resolve(blocks, root, path, limits)?,
@@ -36,14 +60,15 @@ pub fn export(
     }
     let partial = Partial::beside(out)?;
     let mut writer = Writer {
-        source: Source::new(blocks, *limits),
+        links,
         written: 0,
+        folders: Vec::new(),
     };
-    let mut done = Vec::new();
-    writer.entry(&cid, &partial.path, 0, &mut done)?;
-    for folder in done {
+    let mut source = Source::new(blocks, *limits);
+    writer.entry(&mut source, &cid, &partial.path, 0, 0)?;
+    for folder in &writer.folders {
         // The entries of a folder are durable only once the folder itself is.
-        sync_folder(&folder)?;
+        sync_folder(folder)?;
     }
     fs::rename(&partial.path, out).map_err(|e| io_error(out, "rename", e))?;
     partial.keep();
@@ -51,188 +76,101 @@ pub fn export(
     Ok(writer.written)
 }
 
-/// The content of the file `cid`, of at most `max_bytes`.
-pub fn read_file(blocks: &dyn Blocks, cid: &Cid, max_bytes: u64) -> Result<Vec<u8>, DagError> {
-    let limits = Limits {
-        max_total_bytes: max_bytes,
-        ..Limits::default()
-    };
-    let mut content = Vec::new();
-    let cid = canonical(cid)?;
-    Source::new(blocks, limits).file(&cid, None, 0, &mut |part| {
-        content.extend_from_slice(part);
-        Ok(())
-    })?;
-    Ok(content)
+/// Whether `target`, in a link that stands `folders` folders below the output, stays inside.
+///
+/// It may go up only at its beginning, and not further than the output itself. Then it stays inside
+/// whatever other links it passes, because each of those obeys the same rule from where it stands;
+/// `a/..` after a link `a` need not lead back to where the link is.
+fn stays_inside(target: &[u8], folders: usize) -> bool {
+    let mut parts = target.split(|b| *b == b'/').filter(|part| *part != b"." && !part.is_empty());
+    let up = parts.by_ref().take_while(|part| *part == b"..").count();
+    // `take_while` has eaten the first part that is not `..`, which needs no look.
+    !target.starts_with(b"/") && up <= folders && parts.all(|part| part != b"..")
 }
 
-/// The entries of the directory `cid`: name, address and DAG size.
-pub fn list_directory(
-    blocks: &dyn Blocks,
-    cid: &Cid,
-    limits: &Limits,
-) -> Result<Vec<crate::node::DirLink>, DagError> {
-    let cid = canonical(cid)?;
-    let bytes = Source::new(blocks, *limits).block(&cid, 0)?;
-    let node = decode(&cid, &bytes)?;
-    check_links(&cid, &node, limits)?;
-    match node {
-        Node::Directory { links } => Ok(links),
-        _ => Err(DagError::Malformed {
-            cid,
-            why: "it is a file, not a folder",
-        }),
-    }
-}
-
-/// What stands at `path` (`a/b/c`) in the directory `root`.
-pub fn resolve(
-    blocks: &dyn Blocks,
-    root: &Cid,
-    path: &str,
-    limits: &Limits,
-) -> Result<Cid, DagError> {
-    let not_found = || DagError::NotFound {
-        root: *root,
-        path: path.to_owned(),
-    };
-    let mut here = canonical(root)?;
-    for (depth, part) in path.split('/').enumerate() {
-        let bytes = Source::new(blocks, *limits).block(&here, depth)?;
-        let node = decode(&here, &bytes)?;
-        check_links(&here, &node, limits)?;
-        let Node::Directory { links } = node else {
-            return Err(not_found());
-        };
-        let found = links
-            .binary_search_by(|link| link.name.as_str().cmp(part))
-            .map_err(|_| not_found())?;
-        here = canonical(&links[found].cid)?;
-    }
-    Ok(here)
-}
-
-/// Reads blocks and counts what it read, so that a small DAG that unfolds without end stops.
-struct Source<'a> {
-    blocks: &'a dyn Blocks,
-    limits: Limits,
-    followed: usize,
-    content_bytes: u64,
-}
-
-type Sink<'a> = dyn FnMut(&[u8]) -> Result<(), DagError> + 'a;
-
-impl<'a> Source<'a> {
-    fn new(blocks: &'a dyn Blocks, limits: Limits) -> Self {
-        Self {
-            blocks,
-            limits,
-            followed: 0,
-            content_bytes: 0,
-        }
-    }
-
-    fn limit(cid: &Cid, what: &'static str, max: u64) -> DagError {
-        DagError::Limit {
-            cid: *cid,
-            what,
-            max,
-        }
-    }
-
-    fn block(&mut self, cid: &Cid, depth: usize) -> Result<Vec<u8>, DagError> {
-        let cid = canonical(cid)?;
-        if depth > self.limits.max_depth {
-            let max = self.limits.max_depth as u64;
-            return Err(Self::limit(&cid, "depth", max));
-        }
-        self.followed += 1;
-        if self.followed > self.limits.max_blocks {
-            let max = self.limits.max_blocks as u64;
-            return Err(Self::limit(&cid, "links followed", max));
-        }
-        if let Some(content) = identity_content(&cid) {
-            return Ok(content.to_vec());
-        }
-        self.blocks.get(&cid)?.ok_or(DagError::Missing { cid })
-    }
-
-    /// Streams the file at `cid`; its size must be `expected`, if a parent declared one. The depth
-    /// bound also bounds the recursion.
-    fn file(
-        &mut self,
-        cid: &Cid,
-        expected: Option<u64>,
-        depth: usize,
-        sink: &mut Sink<'_>,
-    ) -> Result<u64, DagError> {
-        let bytes = self.block(cid, depth)?;
-        let node = decode(cid, &bytes)?;
-        check_links(cid, &node, &self.limits)?;
-        let declared = match &node {
-            Node::Leaf(content) => content.len() as u64,
-            Node::File { size, .. } => *size,
-            Node::Directory { .. } => return Err(DagError::NotAFile { cid: *cid }),
-        };
-        if expected.is_some_and(|expected| expected != declared) {
-            return Err(DagError::Malformed {
-                cid: *cid,
-                why: "its size is not what its parent says",
-            });
-        }
-        let max = self.limits.max_total_bytes;
-        if self.content_bytes.saturating_add(declared) > max {
-            return Err(Self::limit(cid, "content bytes", max));
-        }
-        match node {
-            Node::Leaf(content) => {
-                self.content_bytes += declared;
-                sink(content)?;
-            }
-            Node::File { links, .. } => {
-                drop(bytes);
-                for link in links {
-                    self.file(&link.cid, Some(link.size), depth + 1, sink)?;
-                }
-            }
-            Node::Directory { .. } => return Err(DagError::NotAFile { cid: *cid }),
-        }
-        Ok(declared)
-    }
-}
-
-struct Writer<'a> {
-    source: Source<'a>,
+struct Writer {
+    links: Links,
     written: u64,
+    folders: Vec<PathBuf>,
 }
 
-impl Writer<'_> {
+impl Writer {
+    /// `depth` counts blocks from the root, `folders` counts folders from the output.
     fn entry(
         &mut self,
+        source: &mut Source<'_>,
         cid: &Cid,
         out: &Path,
         depth: usize,
-        folders: &mut Vec<PathBuf>,
+        folders: usize,
     ) -> Result<(), DagError> {
-        let cid = canonical(cid)?;
-        let bytes = self.source.block(&cid, depth)?;
-        let node = decode(&cid, &bytes)?;
-        check_links(&cid, &node, &self.source.limits)?;
-        let Node::Directory { links } = node else {
-            return self.file(&cid, out, depth);
-        };
-        drop(bytes);
-        fs::create_dir(out).map_err(|e| io_error(out, "create folder", e))?;
-        for link in links {
-            // `decode` let no separator, `.` or `..` through, and the folder was made just now, so
-            // that joining the name can't leave it.
-            self.entry(&link.cid, &out.join(&link.name), depth + 1, folders)?;
+        if cid.codec() == RAW {
+            // Nothing but a file; it isn't read twice.
+            return self.file(source, cid, out, depth);
         }
-        folders.push(out.to_owned());
-        Ok(())
+        match source.node(cid, depth)? {
+            Node::Leaf(_) | Node::File { .. } => self.file(source, cid, out, depth),
+            Node::Symlink { target } => self.link(cid, &target, out, folders),
+            Node::Directory { links } => {
+                create_folder(out)?;
+                for link in links {
+                    self.child(source, &link, out, depth, folders)?;
+                }
+                self.folders.push(out.to_owned());
+                Ok(())
+            }
+            Node::Shard(shard) => {
+                create_folder(out)?;
+                source.shard(cid, shard, depth, &mut |source, link, depth| {
+                    self.child(source, &link, out, depth, folders)
+                })?;
+                self.folders.push(out.to_owned());
+                Ok(())
+            }
+        }
     }
 
-    fn file(&mut self, cid: &Cid, out: &Path, depth: usize) -> Result<(), DagError> {
+    fn child(
+        &mut self,
+        source: &mut Source<'_>,
+        link: &DirLink,
+        out: &Path,
+        depth: usize,
+        folders: usize,
+    ) -> Result<(), DagError> {
+        // `decode` let no separator, `.` or `..` through, and the folder was made just now, so
+        // that joining the name can't leave it.
+        let inside = out.join(&link.name);
+        self.entry(source, &link.cid, &inside, depth + 1, folders + 1)
+    }
+
+    fn link(
+        &self,
+        cid: &Cid,
+        target: &[u8],
+        out: &Path,
+        folders: usize,
+    ) -> Result<(), DagError> {
+        use std::os::unix::ffi::OsStrExt as _;
+        // A link that stands in the output folder itself is one folder below the output.
+        let inside = folders > 0 && stays_inside(target, folders - 1);
+        if self.links == Links::Inside && !inside {
+            return Err(DagError::LeadsOutside {
+                cid: *cid,
+                target: String::from_utf8_lossy(target).into_owned(),
+            });
+        }
+        std::os::unix::fs::symlink(std::ffi::OsStr::from_bytes(target), out)
+            .map_err(|e| io_error(out, "create link", e))
+    }
+
+    fn file(
+        &mut self,
+        source: &mut Source<'_>,
+        cid: &Cid,
+        out: &Path,
+        depth: usize,
+    ) -> Result<(), DagError> {
         // `create_new` never follows a link that somebody laid there.
         let file = OpenOptions::new()
             .write(true)
@@ -240,7 +178,7 @@ impl Writer<'_> {
             .open(out)
             .map_err(|e| io_error(out, "create file", e))?;
         let mut buffered = BufWriter::with_capacity(WRITE_BUFFER_BYTES, file);
-        self.written += self.source.file(cid, None, depth, &mut |part| {
+        self.written += source.file(cid, None, depth, &mut |part| {
             buffered
                 .write_all(part)
                 .map_err(|e| io_error(out, "write", e))
@@ -250,6 +188,10 @@ impl Writer<'_> {
             .map_err(|e| io_error(out, "write", e.into_error()))?;
         file.sync_all().map_err(|e| io_error(out, "sync", e))
     }
+}
+
+fn create_folder(path: &Path) -> Result<(), DagError> {
+    fs::create_dir(path).map_err(|e| io_error(path, "create folder", e))
 }
 
 /// An unfinished output beside the final one, removed unless it is kept.
@@ -311,5 +253,28 @@ fn io_error(path: &Path, what: &'static str, source: io::Error) -> DagError {
         path: path.display().to_string(),
         what,
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_that_stay_and_links_that_leave() {
+        for (target, folders) in [("a", 0), ("./a//b", 0), ("../a", 1), ("../../lib/x.so", 2), ("..", 1)] {
+            assert!(stays_inside(target.as_bytes(), folders), "{target}");
+        }
+        for (target, folders) in [
+            ("/etc/passwd", 5),
+            ("..", 0),
+            ("../..", 1),
+            ("a/..", 3),
+            ("../a/../b", 3),
+            ("./../x", 0),
+            ("a/b/../../../../x", 1),
+        ] {
+            assert!(!stays_inside(target.as_bytes(), folders), "{target}");
+        }
     }
 }

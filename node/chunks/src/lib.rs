@@ -14,6 +14,10 @@ pub mod profile;
 
 pub mod block;
 
+mod unixfs;
+
+pub mod hamt;
+
 pub mod node;
 
 pub mod add;
@@ -22,15 +26,20 @@ pub mod tree;
 
 pub mod walk;
 
+pub mod read;
+
+pub mod traverse;
+
 pub mod export;
 
 pub mod store;
 
 pub use add::{FileSummary, add_file};
-pub use block::{BlockError, Blocks, MAX_BLOCK_BYTES, MemoryBlocks};
+pub use block::{BlockError, Blocks, MAX_BLOCK_BYTES, MAX_MADE_BLOCK_BYTES, MemoryBlocks};
 pub use cid::Cid;
-pub use export::{export, read_file};
+pub use export::{Links, export, export_with};
 pub use profile::Profile;
+pub use read::read_file;
 pub use store::BlockStore;
 pub use tree::{TreeLink, tree_root};
 pub use walk::{DagError, Limits, Walk, missing};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cid::Cid;
 
 use crate::add::FileSummary;
-use crate::block::MAX_BLOCK_BYTES;
+use crate::block::MAX_MADE_BLOCK_BYTES;
 use crate::node::{DirLink, encode_directory, name_fault};
 
 /// Most parts in a path. A release has five; images are shallower than this.
@@ -50,7 +50,7 @@ pub enum TreeError {
         path: String,
     },
     /// A directory doesn't fit in one block; sharded directories are not written.
-    #[error("directory {path:?} needs {bytes} bytes, over one block of {MAX_BLOCK_BYTES}")]
+    #[error("directory {path:?} needs {bytes} bytes, over one block of {MAX_MADE_BLOCK_BYTES}")]
     TooLarge {
         /// The directory; empty for the root.
         path: String,
@@ -138,7 +138,7 @@ fn write(
         });
     }
     let (cid, bytes) = encode_directory(&links);
-    if bytes.len() > MAX_BLOCK_BYTES {
+    if bytes.len() > MAX_MADE_BLOCK_BYTES {
         return Err(TreeError::TooLarge {
             path: path.into(),
             bytes: bytes.len(),

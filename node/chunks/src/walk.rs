@@ -13,7 +13,7 @@ use crate::node::{Node, decode};
 pub struct Limits {
     /// Most links between the root and a block.
     pub max_depth: usize,
-    /// Most links in one node; a block of 1 MiB can't hold many more with 40 bytes a link.
+    /// Most links in one node; a block of 2 MiB can't hold many more with 40 bytes a link.
     pub max_links_per_node: usize,
     /// Most distinct blocks in a walk, and most links followed when a tree is written out.
     pub max_blocks: usize,
@@ -24,8 +24,8 @@ pub struct Limits {
 impl Limits {
     /// Depth 48 is 32 folders and a file of 174^16 chunks below them.
     pub const MAX_DEPTH: usize = 48;
-    /// A basic directory of 1 MiB holds about this many short names.
-    pub const MAX_LINKS_PER_NODE: usize = 24_000;
+    /// A basic directory of 2 MiB holds about this many short names.
+    pub const MAX_LINKS_PER_NODE: usize = 48_000;
     /// 2^20 blocks are about 40 GiB at the average chunk size, and about 100 MB of bookkeeping.
     pub const MAX_BLOCKS: usize = 1 << 20;
     /// 16 GiB: several times the largest image that a small device could hold.
@@ -78,11 +78,19 @@ pub enum DagError {
         /// The path that was asked for.
         path: String,
     },
-    /// A file was asked for and a folder stands there.
-    #[error("{cid} is a folder, not a file")]
+    /// A file was asked for and something else stands there.
+    #[error("{cid} is a folder or a link, not a file")]
     NotAFile {
-        /// The folder.
+        /// What stands there.
         cid: Cid,
+    },
+    /// A symbolic link leads out of the folder that is written.
+    #[error("{cid} is a link to {target:?}, which leads out of what is written")]
+    LeadsOutside {
+        /// The link.
+        cid: Cid,
+        /// Where it leads.
+        target: String,
     },
     /// The output is already there.
     #[error("{path} exists already")]
@@ -213,12 +221,7 @@ impl Walk {
 
 /// A bound that holds for every node before its links are followed.
 pub(crate) fn check_links(cid: &Cid, node: &Node<'_>, limits: &Limits) -> Result<(), DagError> {
-    let links = match node {
-        Node::Leaf(_) => 0,
-        Node::File { links, .. } => links.len(),
-        Node::Directory { links } => links.len(),
-    };
-    if links > limits.max_links_per_node {
+    if node.degree() > limits.max_links_per_node {
         return Err(DagError::Limit {
             cid: *cid,
             what: "links in a node",

@@ -178,7 +178,8 @@ fn a_bit_that_flips_on_disk_is_noticed_and_can_be_mended() {
         .unwrap()
         .put(&cid, &content)
         .unwrap();
-    flip(&path, &content[30_000..30_032]);
+    let segment = path.with_extension("segments").join("00000001.seg");
+    flip(&segment, &content[30_000..30_032]);
     let store = BlockStore::open(&path).unwrap();
     let error = store.get(&cid).unwrap_err();
     assert!(
@@ -188,6 +189,16 @@ fn a_bit_that_flips_on_disk_is_noticed_and_can_be_mended() {
     assert!(read_file(&store, &cid, 100_000).is_err());
     store.put(&cid, &content).unwrap();
     assert!(store.get(&cid).unwrap().unwrap() == content);
+}
+
+fn copy_store(from: &Path, to: &Path) {
+    fs::copy(from, to).unwrap();
+    let (from, to) = (from.with_extension("segments"), to.with_extension("segments"));
+    fs::create_dir(&to).unwrap();
+    for segment in fs::read_dir(from).unwrap() {
+        let segment = segment.unwrap();
+        fs::copy(segment.path(), to.join(segment.file_name())).unwrap();
+    }
 }
 
 fn flip(path: &Path, pattern: &[u8]) {
@@ -211,9 +222,9 @@ fn a_block_that_is_kept_later_is_there_at_once_and_survives_with_a_pin() {
     store.put_later(&cid, b"later").unwrap();
     assert!(store.has(&cid).unwrap());
     store.pin("p", &cid).unwrap();
-    // A copy of the file as it is now is what a crash would leave.
+    // A copy of the files as they are now is what a crash would leave.
     let copy = dir.path().join("copy");
-    fs::copy(&path, &copy).unwrap();
+    copy_store(&path, &copy);
     let after = BlockStore::open(&copy).unwrap();
     assert_eq!(after.get(&cid).unwrap().unwrap(), b"later");
     assert_eq!(after.pins().unwrap(), [("p".to_owned(), cid)]);
