@@ -32,6 +32,10 @@ pub mod traverse;
 
 pub mod export;
 
+pub mod car;
+
+pub mod import;
+
 pub mod store;
 
 pub use add::{FileSummary, add_file};
