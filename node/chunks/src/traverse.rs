@@ -31,6 +31,8 @@ pub struct Traverse<'a, B: ?Sized> {
     limits: Limits,
     stack: Vec<Step>,
     seen: HashSet<Cid>,
+    duplicates: bool,
+    followed: usize,
     bytes: u64,
 }
 
@@ -49,6 +51,8 @@ impl<'a, B: Blocks + ?Sized> Traverse<'a, B> {
             limits,
             stack: Vec::new(),
             seen: HashSet::new(),
+            duplicates: false,
+            followed: 0,
             bytes: 0,
         };
         traverse.then(root, scope)?;
@@ -69,6 +73,11 @@ impl<'a, B: Blocks + ?Sized> Traverse<'a, B> {
         Ok(())
     }
 
+    /// Hands a block out as often as it is linked, for readers that keep none.
+    pub fn with_duplicates(&mut self) {
+        self.duplicates = true;
+    }
+
     /// Counts a block as seen, so that it isn't handed out.
     pub fn skip(&mut self, cid: &Cid) {
         self.seen.insert(*cid);
@@ -79,15 +88,17 @@ impl<'a, B: Blocks + ?Sized> Traverse<'a, B> {
         while let Some(step) = self.stack.pop() {
             let fresh = self.seen.insert(step.cid);
             // A block that stands twice may stand in two scopes only if bytes were asked for.
-            if !fresh && !matches!(step.scope, Scope::Bytes(..)) {
+            let again = self.duplicates || matches!(step.scope, Scope::Bytes(..));
+            if !fresh && !again {
                 continue;
             }
+            self.followed += 1;
             let limit = |what, max| DagError::Limit {
                 cid: step.cid,
                 what,
                 max,
             };
-            if self.seen.len() > self.limits.max_blocks {
+            if self.followed > self.limits.max_blocks {
                 return Err(limit("blocks", self.limits.max_blocks as u64));
             }
             if step.depth > self.limits.max_depth {
@@ -107,7 +118,7 @@ impl<'a, B: Blocks + ?Sized> Traverse<'a, B> {
                 return Err(limit("bytes", self.limits.max_total_bytes));
             }
             self.descend(step, &bytes)?;
-            if fresh && !carried {
+            if (fresh || self.duplicates) && !carried {
                 return Ok(Some((step.cid, bytes)));
             }
         }

@@ -181,3 +181,66 @@ impl Client {
         self.find(&format!("/v1/blocks/{height}"))
     }
 }
+
+/// Bytes of blocks that go to a node in one archive: under what its API takes in one call.
+const UPLOAD_BYTES: usize = 1_900_000;
+
+impl Client {
+    /// Pins `root` under `name`; every block must be there.
+    pub fn pin(&self, name: &str, root: &instar_chunks::Cid) -> Result<()> {
+        let pin = serde_json::to_vec(&serde_json::json!({"cid": root.to_string(), "name": name}))?;
+        self.post::<Value>("/v1/pins", &pin).map(drop)
+    }
+}
+
+/// Blocks on their way to a node, gathered into archives so that each step is durable there.
+pub struct BlockUpload<'a> {
+    client: &'a Client,
+    pending: Vec<(instar_chunks::Cid, Vec<u8>)>,
+    bytes: usize,
+    /// Blocks handed over so far.
+    pub blocks: u64,
+}
+
+impl<'a> BlockUpload<'a> {
+    /// An upload to `client`, which needs the node's token.
+    pub fn new(client: &'a Client) -> Self {
+        Self {
+            client,
+            pending: Vec::new(),
+            bytes: 0,
+            blocks: 0,
+        }
+    }
+
+    /// Sends a block, now or with the next ones.
+    pub fn put(&mut self, cid: &instar_chunks::Cid, bytes: &[u8]) -> Result<()> {
+        const OVERHEAD: usize = 64;
+        if self.bytes + bytes.len() + OVERHEAD > UPLOAD_BYTES {
+            self.flush()?;
+        }
+        self.bytes += bytes.len() + OVERHEAD;
+        self.pending.push((*cid, bytes.to_vec()));
+        Ok(())
+    }
+
+    /// Sends the rest.
+    pub fn finish(&mut self) -> Result<()> {
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let pending = std::mem::take(&mut self.pending);
+        self.bytes = 0;
+        let Some((first, _)) = pending.first() else {
+            return Ok(());
+        };
+        let mut car = instar_chunks::car::CarWriter::new(Vec::new(), &[*first])?;
+        for (cid, bytes) in &pending {
+            car.block(cid, bytes)?;
+        }
+        self.client.post::<Value>("/v1/store", &car.finish()?)?;
+        self.blocks += pending.len() as u64;
+        Ok(())
+    }
+}

@@ -9,6 +9,7 @@ pub mod embedded;
 mod exit;
 pub mod founding;
 mod release;
+mod store;
 mod verbs;
 
 use std::process::ExitCode;
@@ -50,10 +51,13 @@ enum Verb {
     Build(verbs::build::Args),
     /// Sign what was built, commit to it on the ledger, and reveal it
     Attest(verbs::attest::Args),
-    /// Print the content address of a file or folder
+    /// Keep a file, folder or stream as IPFS blocks, and print its content address
     Add(verbs::add::Args),
-    /// Fetch content by its address from a node's block store
+    /// Fetch content by its address, from anybody, trusting nobody
     Get(verbs::get::Args),
+    /// Look after the local block store: space, integrity, pins, archives
+    #[command(subcommand)]
+    Store(verbs::store::Verb),
     /// Keep a release on a node's embedded IPFS peer
     Pin(verbs::pin::Args),
     /// Open a build round, or propose the release that a round agreed on
@@ -89,6 +93,7 @@ pub fn main(codename: &str) -> ExitCode {
         Verb::Attest(args) => verbs::attest::run(&args),
         Verb::Add(args) => verbs::add::run(&args),
         Verb::Get(args) => verbs::get::run(&args),
+        Verb::Store(verb) => verbs::store::run(verb),
         Verb::Pin(args) => verbs::pin::run(&args),
         Verb::Propose(args) => verbs::propose::run(&args),
         Verb::Vote(args) => verbs::vote::run(&args),

@@ -7,7 +7,8 @@
 //! ledger.git/      the chain, a bare SHA-256 git repository
 //! state.redb       the authenticated state
 //! index.redb       where each entry's receipt stands; can be deleted, is made again
-//! blocks.redb      IPFS blocks
+//! blocks.redb      index and pins of IPFS blocks
+//! blocks.segments/ the blocks, compressed
 //! images/          dapp images, unpacked and checked
 //! staged/          releases that were fetched and verified
 //! wal/             the consensus write-ahead log

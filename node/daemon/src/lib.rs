@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod core;
+pub mod gateway;
 pub mod home;
 pub mod log;
 pub mod rehearse;

@@ -152,7 +152,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     ended
 }
 
-async fn terminated() {
+pub(crate) async fn terminated() {
     use tokio::signal::unix::{SignalKind, signal};
     match signal(SignalKind::terminate()) {
         Ok(mut term) => {

@@ -15,6 +15,8 @@ pub mod pin;
 pub mod propose;
 pub mod receipt;
 pub mod send;
+pub mod serve;
+pub mod store;
 pub mod upgrade;
 pub mod upgrader;
 pub mod vote;
@@ -49,7 +51,7 @@ impl NodeArgs {
     }
 }
 
-fn read_token(path: &Path) -> Result<String> {
+pub(crate) fn read_token(path: &Path) -> Result<String> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("the token file {} can't be read", path.display()))?;
     Ok(text.trim().to_owned())

@@ -59,6 +59,7 @@ impl IntoResponse for Refused {
 
 /// All routes.
 pub(crate) fn router(node: Shared) -> Router {
+    let gateway = crate::gateway::router(node.blocks.clone());
     Router::new()
         .route("/v1/status", get(read::status))
         .route("/v1/accounts/{key}", get(read::account))
@@ -71,15 +72,16 @@ pub(crate) fn router(node: Shared) -> Router {
         .route("/v1/allowed-signers", get(read::allowed_signers))
         .route("/v1/entries", post(write::entries))
         .route("/v1/statements", post(write::statement))
+        .route("/v1/store", post(write::store_archive))
         .route("/v1/store/{cid}", post(write::store_block))
         .route("/v1/pins", post(write::pin))
         .route("/v1/query/{dapp}", post(write::query))
-        .route("/ipfs/{cid}", get(read::ipfs_block))
         .route("/ledger.git/info/refs", get(git::info_refs))
         .route("/ledger.git/HEAD", get(git::head))
         .route("/ledger.git/git-upload-pack", post(git::upload_pack))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(node)
+        .merge(gateway)
 }
 
 /// Refuses a write that does not carry the node's token. Compared by digest, so that timing tells nothing.

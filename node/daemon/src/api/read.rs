@@ -4,9 +4,6 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use cid::Cid;
 use instar_attest::{Digest, PublicKey};
 use instar_chain::query;
 use instar_ledger::ReceiptLine;
@@ -166,27 +163,4 @@ pub(crate) async fn allowed_signers(State(node): State<Shared>) -> Result<String
     Ok(node
         .with_core(move |core| core.ledger().allowed_signers(&named))
         .await)
-}
-
-/// A raw block, as the trustless gateway specification asks for `application/vnd.ipld.raw`.
-pub(crate) async fn ipfs_block(
-    State(node): State<Shared>,
-    Path(cid): Path<String>,
-) -> Result<Response, Refused> {
-    let cid: Cid = cid.parse().map_err(Refused::bad)?;
-    let blocks = node.blocks.clone();
-    let found = tokio::task::spawn_blocking(move || instar_chunks::Blocks::get(&*blocks, &cid))
-        .await
-        .map_err(Refused::internal)?
-        .map_err(Refused::internal)?;
-    let bytes = found.ok_or_else(|| Refused::not_found(format!("block {cid} is not here")))?;
-    let headers = [
-        (header::CONTENT_TYPE, "application/vnd.ipld.raw".to_owned()),
-        (
-            header::CACHE_CONTROL,
-            "public, max-age=29030400, immutable".to_owned(),
-        ),
-        (header::ETAG, format!("\"{cid}.raw\"")),
-    ];
-    Ok((StatusCode::OK, headers, bytes).into_response())
 }

@@ -78,8 +78,41 @@ pub(crate) async fn store_block(
     tokio::task::spawn_blocking(move || blocks.put_later(&cid, &body))
         .await
         .map_err(Refused::internal)?
-        .map_err(Refused::bad)?;
+        .map_err(refused_block)?;
     Ok(Json(json!({"cid": cid.to_string()})))
+}
+
+/// A CAR archive of blocks, each of which hashes to its CID; kept in one durable step.
+pub(crate) async fn store_archive(
+    State(node): State<Shared>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Value>, Refused> {
+    authorize(&node, &headers)?;
+    let blocks = node.blocks.clone();
+    let kept = tokio::task::spawn_blocking(move || {
+        let mut car = instar_chunks::car::CarReader::new(&body[..]).map_err(Refused::bad)?;
+        let mut append = blocks.append();
+        let mut kept = 0_u64;
+        while let Some((cid, bytes)) = car.next_block().map_err(Refused::bad)? {
+            append.put(&cid, &bytes).map_err(refused_block)?;
+            kept += 1;
+        }
+        append.commit().map_err(refused_block)?;
+        Ok::<_, Refused>(kept)
+    })
+    .await
+    .map_err(Refused::internal)??;
+    Ok(Json(json!({"blocks": kept})))
+}
+
+/// A store that is full is no fault of the caller's, who can do something about it.
+fn refused_block(error: instar_chunks::BlockError) -> Refused {
+    use instar_chunks::BlockError::{Full, Quota};
+    match error {
+        Quota { .. } | Full { .. } => Refused::new(StatusCode::INSUFFICIENT_STORAGE, error),
+        other => Refused::bad(other),
+    }
 }
 
 /// Keeps a root under a name.
@@ -99,14 +132,7 @@ pub(crate) async fn pin(
     let cid: Cid = pin.cid.parse().map_err(Refused::bad)?;
     let blocks = node.blocks.clone();
     let missing = tokio::task::spawn_blocking(move || {
-        let missing = instar_chunks::missing(&*blocks, &cid, &instar_chunks::Limits::default())
-            .map_err(Box::new)?;
-        if missing.is_empty() {
-            blocks
-                .pin(&pin.name, &cid)
-                .map_err(|e| Box::new(e.into()))?;
-        }
-        Ok::<_, Box<instar_chunks::DagError>>(missing)
+        blocks.pin_whole(&pin.name, &cid, &instar_chunks::Limits::default())
     })
     .await
     .map_err(Refused::internal)?

@@ -1,0 +1,64 @@
+//! `instar store serve`: the local store for others, without a chain.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+use instar_node::gateway::serve::{ServeOptions, serve};
+use serde_json::json;
+
+use crate::exit::facts;
+use crate::store::StoreArgs;
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  instar store serve --http 127.0.0.1:8081
+  instar store serve --peer /ip4/0.0.0.0/tcp/4001
+
+The gateway gives raw blocks and CAR files, which clients verify; nothing can be written. What is
+added meanwhile by another process can't be: a store belongs to one process at a time.")]
+pub struct Args {
+    /// Where the trustless gateway listens; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS")]
+    http: Option<SocketAddr>,
+    /// Multiaddress where the bitswap peer listens, e.g. /ip4/127.0.0.1/tcp/0
+    #[arg(long, value_name = "MULTIADDR")]
+    peer: Option<String>,
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the verb.
+pub fn run(args: &Args) -> Result<()> {
+    ensure!(
+        args.http.is_some() || args.peer.is_some(),
+        "nothing to serve on; name --http ADDRESS, --peer MULTIADDR or both"
+    );
+    let peer = args
+        .peer
+        .as_deref()
+        .map(|text| text.parse().with_context(|| format!("{text:?} is no multiaddress")))
+        .transpose()?;
+    let options = ServeOptions {
+        store: Arc::new(args.store.open_existing()?),
+        http: args.http,
+        peer,
+        seed: None,
+    };
+    let runtime = tokio::runtime::Runtime::new()?;
+    let json = args.json;
+    runtime.block_on(serve(options, |served| {
+        let value = json!({"http": served.http, "peer": served.peer});
+        // A reader that went away is no reason to stop serving.
+        let _ = facts(json, &value, |_| {
+            let http = served.http.iter().map(|base| format!("gateway {base}"));
+            let peers = served.peer.iter().map(|address| format!("peer    {address}"));
+            http.chain(peers).collect::<Vec<_>>().join("\n")
+        });
+    }))?;
+    Ok(())
+}

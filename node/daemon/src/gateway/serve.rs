@@ -1,0 +1,103 @@
+//! A block store on its own, served as a gateway and as a bitswap peer: no chain, no writes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use instar_chunks::BlockStore;
+use instar_ipfs::{Multiaddr, Peer, PeerConfig};
+
+/// Where to serve.
+pub struct ServeOptions {
+    /// The store.
+    pub store: Arc<BlockStore>,
+    /// Where the gateway listens, if it does.
+    pub http: Option<SocketAddr>,
+    /// Where the peer listens, if it does.
+    pub peer: Option<Multiaddr>,
+    /// Seed of the peer's identity; a random one if none is given.
+    pub seed: Option<[u8; 32]>,
+}
+
+/// Where it is served: what a client has to know.
+#[derive(Debug, Clone)]
+pub struct Served {
+    /// Base of the gateway.
+    pub http: Option<String>,
+    /// Addresses of the peer, with its id.
+    pub peer: Vec<String>,
+}
+
+/// Why a store can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An address can't be listened on.
+    #[error("can't listen on {address}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Serves until the process is told to stop; `ready` is called once everything listens.
+pub async fn serve(
+    options: ServeOptions,
+    ready: impl FnOnce(Served) + Send,
+) -> Result<(), ServeError> {
+    let listen = |address: String| {
+        move |source: Box<dyn std::error::Error + Send + Sync>| ServeError::Listen { address, source }
+    };
+    let mut served = Served {
+        http: None,
+        peer: Vec::new(),
+    };
+    let _peer = match options.peer {
+        None => None,
+        Some(address) => {
+            let mut seed = [0; 32];
+            match options.seed {
+                Some(given) => seed = given,
+                None => getrandom::fill(&mut seed)
+                    .map_err(|e| listen(address.to_string())(e.to_string().into()))?,
+            }
+            let config = PeerConfig {
+                seed,
+                listen: address.clone(),
+                store: options.store.clone(),
+            };
+            let peer = Peer::start(config)
+                .await
+                .map_err(|e| listen(address.to_string())(Box::new(e)))?;
+            served.peer = peer.addresses().iter().map(ToString::to_string).collect();
+            Some(peer)
+        }
+    };
+    let gateway = match options.http {
+        None => None,
+        Some(address) => {
+            let error = |e: std::io::Error| listen(address.to_string())(e.into());
+            let listener = tokio::net::TcpListener::bind(address).await.map_err(error)?;
+            let bound = listener.local_addr().map_err(error)?;
+            served.http = Some(format!("http://{bound}"));
+            Some((listener, super::router(options.store)))
+        }
+    };
+    ready(served);
+    let stop = crate::run::terminated();
+    match gateway {
+        Some((listener, router)) => {
+            tokio::select! {
+                result = async { axum::serve(listener, router).await } => result.map_err(|e| ServeError::Listen {
+                    address: "the gateway".into(),
+                    source: e.into(),
+                }),
+                () = stop => Ok(()),
+            }
+        }
+        None => {
+            stop.await;
+            Ok(())
+        }
+    }
+}
