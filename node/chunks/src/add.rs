@@ -73,7 +73,8 @@ pub fn add_file(
         whole.update(chunk);
         let cid = cid_of(RAW, chunk);
         put(&cid, chunk).map_err(AddError::Put)?;
-        dag.leaf(cid, chunk.len() as u64, put).map_err(AddError::Put)?;
+        dag.leaf(cid, chunk.len() as u64, put)
+            .map_err(AddError::Put)?;
     }
     let root = dag.finish(put).map_err(AddError::Put)?;
     Ok(FileSummary {

@@ -68,7 +68,8 @@ impl<W: Write> CarWriter<W> {
     /// Writes one block.
     pub fn block(&mut self, cid: &Cid, bytes: &[u8]) -> Result<(), CarError> {
         let cid = cid.to_bytes();
-        self.out.write_all(&varint((cid.len() + bytes.len()) as u64))?;
+        self.out
+            .write_all(&varint((cid.len() + bytes.len()) as u64))?;
         self.out.write_all(&cid)?;
         self.out.write_all(bytes)?;
         Ok(())
@@ -138,6 +139,11 @@ impl<R: Read> CarReader<R> {
     /// The roots that the archive names. That it holds them is not said.
     pub fn roots(&self) -> &[Cid] {
         &self.roots
+    }
+
+    /// Bytes read so far: the end of the block that came last.
+    pub fn position(&self) -> u64 {
+        self.at
     }
 
     /// The next block, checked against its address; `None` at the end.

@@ -82,7 +82,9 @@ pub fn export_with(
 /// whatever other links it passes, because each of those obeys the same rule from where it stands;
 /// `a/..` after a link `a` need not lead back to where the link is.
 fn stays_inside(target: &[u8], folders: usize) -> bool {
-    let mut parts = target.split(|b| *b == b'/').filter(|part| *part != b"." && !part.is_empty());
+    let mut parts = target
+        .split(|b| *b == b'/')
+        .filter(|part| *part != b"." && !part.is_empty());
     let up = parts.by_ref().take_while(|part| *part == b"..").count();
     // `take_while` has eaten the first part that is not `..`, which needs no look.
     !target.starts_with(b"/") && up <= folders && parts.all(|part| part != b"..")
@@ -144,13 +146,7 @@ impl Writer {
         self.entry(source, &link.cid, &inside, depth + 1, folders + 1)
     }
 
-    fn link(
-        &self,
-        cid: &Cid,
-        target: &[u8],
-        out: &Path,
-        folders: usize,
-    ) -> Result<(), DagError> {
+    fn link(&self, cid: &Cid, target: &[u8], out: &Path, folders: usize) -> Result<(), DagError> {
         use std::os::unix::ffi::OsStrExt as _;
         // A link that stands in the output folder itself is one folder below the output.
         let inside = folders > 0 && stays_inside(target, folders - 1);
@@ -262,7 +258,13 @@ mod tests {
 
     #[test]
     fn links_that_stay_and_links_that_leave() {
-        for (target, folders) in [("a", 0), ("./a//b", 0), ("../a", 1), ("../../lib/x.so", 2), ("..", 1)] {
+        for (target, folders) in [
+            ("a", 0),
+            ("./a//b", 0),
+            ("../a", 1),
+            ("../../lib/x.so", 2),
+            ("..", 1),
+        ] {
             assert!(stays_inside(target.as_bytes(), folders), "{target}");
         }
         for (target, folders) in [

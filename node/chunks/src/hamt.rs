@@ -65,10 +65,14 @@ pub(crate) fn parse(
         let (slot, name) = name
             .split_at_checked(prefix)
             .ok_or("an entry of a shard has no slot")?;
-        if !slot.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase()) {
+        if !slot
+            .bytes()
+            .all(|b| b.is_ascii_digit() || b.is_ascii_uppercase())
+        {
             return Err("an entry of a shard has no slot");
         }
-        let slot = usize::from_str_radix(slot, 16).map_err(|_| "an entry of a shard has no slot")?;
+        let slot =
+            usize::from_str_radix(slot, 16).map_err(|_| "an entry of a shard has no slot")?;
         if shard.links.last().is_some_and(|last| last.slot >= slot) {
             return Err("the slots of a shard are not strictly ascending");
         }

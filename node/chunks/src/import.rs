@@ -389,7 +389,10 @@ impl<R> Reader<R> {
                     .map_err(|e| read_error(&inside, e))?;
                 self.file(&inside, name, &mut file)?;
             } else {
-                return Err(refused(&inside, "it is neither a file, a folder nor a link"));
+                return Err(refused(
+                    &inside,
+                    "it is neither a file, a folder nor a link",
+                ));
             }
         }
         self.piece(Piece::FolderEnd)
@@ -447,5 +450,7 @@ fn refused(path: &Path, why: &'static str) -> ImportError {
 
 /// For messages: where in the tree something stands.
 fn inside(folders: &[PathBuf]) -> String {
-    folders.last().map_or_else(|| ".".to_owned(), |p| p.display().to_string())
+    folders
+        .last()
+        .map_or_else(|| ".".to_owned(), |p| p.display().to_string())
 }

@@ -149,8 +149,7 @@ impl<'a, B: Blocks + ?Sized> Traverse<'a, B> {
                 for link in links {
                     let end = at.saturating_add(link.size);
                     if at < to && end > from {
-                        let part =
-                            Scope::Bytes(from.saturating_sub(at), to.saturating_sub(at));
+                        let part = Scope::Bytes(from.saturating_sub(at), to.saturating_sub(at));
                         wanted.push(below(link.cid, part));
                     }
                     at = end;

@@ -47,8 +47,14 @@ fn folder(dir: &Path) {
 }
 
 fn same(a: &Path, b: &Path) {
-    let mut names: Vec<_> = fs::read_dir(a).unwrap().map(|e| e.unwrap().file_name()).collect();
-    let mut others: Vec<_> = fs::read_dir(b).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let mut names: Vec<_> = fs::read_dir(a)
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    let mut others: Vec<_> = fs::read_dir(b)
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
     names.sort();
     others.sort();
     assert_eq!(names, others, "{}", a.display());
@@ -60,7 +66,11 @@ fn same(a: &Path, b: &Path) {
         } else if kind.is_symlink() {
             assert_eq!(fs::read_link(&a).unwrap(), fs::read_link(&b).unwrap());
         } else {
-            assert!(fs::read(&a).unwrap() == fs::read(&b).unwrap(), "{}", a.display());
+            assert!(
+                fs::read(&a).unwrap() == fs::read(&b).unwrap(),
+                "{}",
+                a.display()
+            );
         }
     }
 }
@@ -74,7 +84,9 @@ fn a_folder_goes_in_and_comes_out() {
         let path = dir.path().join(format!("{profile}.redb"));
         let store = BlockStore::open(&path).unwrap();
         let options = options(profile);
-        let added = store.import(Content::Path(&from), &options, Some("all")).unwrap();
+        let added = store
+            .import(Content::Path(&from), &options, Some("all"))
+            .unwrap();
         assert_eq!((added.files, added.folders, added.links), (303, 5, 2));
         assert_eq!(only_cid(Content::Path(&from), &options).unwrap(), added);
         assert_eq!(store.pins().unwrap(), [("all".to_owned(), added.cid)]);
@@ -94,7 +106,11 @@ fn a_stream_is_cut_as_a_slice_is() {
             let mut slice = content.as_slice();
             let slow = add_file(profile, &mut content.as_slice(), &mut |_, _| Ok(())).unwrap();
             let fast = only_cid(Content::Stream(&mut slice), &options(profile)).unwrap();
-            assert_eq!((fast.cid, fast.dag_size), (slow.cid, slow.dag_size), "{profile} {len}");
+            assert_eq!(
+                (fast.cid, fast.dag_size),
+                (slow.cid, slow.dag_size),
+                "{profile} {len}"
+            );
         }
     }
 }
@@ -134,14 +150,21 @@ fn what_no_dag_can_hold_is_named() {
     }
     let large = only_cid(Content::Path(&many), &options(Profile::UnixfsV1_2025));
     let error = large.unwrap_err().to_string();
-    assert!(error.contains("too large") && error.contains("262144"), "{error}");
+    assert!(
+        error.contains("too large") && error.contains("262144"),
+        "{error}"
+    );
     assert!(refused(&many).is_ok(), "the other profile has room for it");
 }
 
 #[test]
 fn a_link_that_leads_outside_is_not_written() {
     let dir = tempfile::tempdir().unwrap();
-    for (name, target) in [("absolute", "/etc"), ("up", "../x"), ("through", "a/../../x")] {
+    for (name, target) in [
+        ("absolute", "/etc"),
+        ("up", "../x"),
+        ("through", "a/../../x"),
+    ] {
         let from = dir.path().join(name);
         fs::create_dir(&from).unwrap();
         symlink(target, from.join("link")).unwrap();
@@ -154,7 +177,15 @@ fn a_link_that_leads_outside_is_not_written() {
         let error = export(&store, &added.cid, None, &out, &limits).unwrap_err();
         assert!(matches!(error, DagError::LeadsOutside { .. }), "{error}");
         assert!(out.symlink_metadata().is_err(), "nothing is left");
-        export_with(&store, &added.cid, None, &out, &limits, Links::UnsafeAnywhere).unwrap();
+        export_with(
+            &store,
+            &added.cid,
+            None,
+            &out,
+            &limits,
+            Links::UnsafeAnywhere,
+        )
+        .unwrap();
         assert_eq!(fs::read_link(out.join("link")).unwrap(), Path::new(target));
     }
 }
@@ -184,7 +215,11 @@ fn archives_carry_everything_and_are_the_same_every_time() {
         .import(Content::Path(&from), &ImportOptions::default(), None)
         .unwrap();
     let part = store
-        .import(Content::Path(&from.join("a")), &ImportOptions::default(), None)
+        .import(
+            Content::Path(&from.join("a")),
+            &ImportOptions::default(),
+            None,
+        )
         .unwrap();
     let car = archive(&store, &[all.cid]);
     assert_eq!(car, archive(&store, &[all.cid]));
@@ -208,7 +243,10 @@ fn archives_carry_everything_and_are_the_same_every_time() {
     let (roots, inner) = read_all(&v2).unwrap();
     assert_eq!((roots, inner.len()), (vec![all.cid], blocks.len()));
     v2[27] = 10;
-    assert!(read_all(&v2).is_err(), "the inner archive begins in the header");
+    assert!(
+        read_all(&v2).is_err(),
+        "the inner archive begins in the header"
+    );
 }
 
 #[test]
@@ -217,7 +255,11 @@ fn hostile_archives_are_refused() {
     let store = BlockStore::open(&dir.path().join("s.redb")).unwrap();
     let mut content = b"content".as_slice();
     let added = store
-        .import(Content::Stream(&mut content), &ImportOptions::default(), None)
+        .import(
+            Content::Stream(&mut content),
+            &ImportOptions::default(),
+            None,
+        )
         .unwrap();
     let car = archive(&store, &[added.cid]);
     assert!(read_all(&car).is_ok());
@@ -241,5 +283,10 @@ fn hostile_archives_are_refused() {
     assert!(read_all(&claim).unwrap_err().to_string().contains("longer"));
     // More roots than anybody has.
     let many = vec![added.cid; 1025];
-    assert!(read_all(&archive(&store, &many)).unwrap_err().to_string().contains("roots"));
+    assert!(
+        read_all(&archive(&store, &many))
+            .unwrap_err()
+            .to_string()
+            .contains("roots")
+    );
 }

@@ -193,7 +193,10 @@ fn a_bit_that_flips_on_disk_is_noticed_and_can_be_mended() {
 
 fn copy_store(from: &Path, to: &Path) {
     fs::copy(from, to).unwrap();
-    let (from, to) = (from.with_extension("segments"), to.with_extension("segments"));
+    let (from, to) = (
+        from.with_extension("segments"),
+        to.with_extension("segments"),
+    );
     fs::create_dir(&to).unwrap();
     for segment in fs::read_dir(from).unwrap() {
         let segment = segment.unwrap();

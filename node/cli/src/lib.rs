@@ -58,7 +58,7 @@ enum Verb {
     /// Look after the local block store: space, integrity, pins, archives
     #[command(subcommand)]
     Store(verbs::store::Verb),
-    /// Keep a release on a node's embedded IPFS peer
+    /// Keep content, or a release, at nodes and Kubo nodes
     Pin(verbs::pin::Args),
     /// Open a build round, or propose the release that a round agreed on
     Propose(verbs::propose::Args),

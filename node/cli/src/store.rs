@@ -87,7 +87,11 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
         "TiB" => 1 << 40,
-        unit => return Err(format!("{unit:?} is no unit; use KB, MB, GB, TB, KiB, MiB, GiB, TiB")),
+        unit => {
+            return Err(format!(
+                "{unit:?} is no unit; use KB, MB, GB, TB, KiB, MiB, GiB, TiB"
+            ));
+        }
     };
     number
         .checked_mul(factor)

@@ -116,8 +116,8 @@ pub enum FetchError {
 }
 
 /// What the wants of one fetch share.
-struct Session<'a> {
-    bitswap: &'a Arc<Bitswap>,
+struct Session {
+    bitswap: Arc<Bitswap>,
     connected: watch::Receiver<Vec<PeerId>>,
     notes: Mutex<Notes>,
 }
@@ -131,7 +131,7 @@ struct Notes {
     refused: Vec<(PeerId, &'static str)>,
 }
 
-impl Session<'_> {
+impl Session {
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -230,13 +230,48 @@ impl Session<'_> {
 }
 
 /// Takes a want off a peer's load, however the want ends.
-struct Busy<'a, 'b>(&'a Session<'b>, PeerId);
+struct Busy<'a>(&'a Session, PeerId);
 
-impl Drop for Busy<'_, '_> {
+impl Drop for Busy<'_> {
     fn drop(&mut self) {
         if let Some(load) = self.0.notes().load.get_mut(&self.1) {
             *load = load.saturating_sub(1);
         }
+    }
+}
+
+/// Single blocks from connected peers, for those who mix them with other sources. Which peers were
+/// slow or lied is remembered as long as this lives.
+pub struct PeerSession(Session);
+
+impl PeerSession {
+    pub(crate) fn new(bitswap: &Arc<Bitswap>, connected: watch::Receiver<Vec<PeerId>>) -> Self {
+        Self(Session {
+            bitswap: Arc::clone(bitswap),
+            connected,
+            notes: Mutex::default(),
+        })
+    }
+
+    /// The block, checked against its address, once a peer has sent it: wait a bounded time.
+    pub async fn block(&self, cid: Cid) -> Vec<u8> {
+        let (_, data, _) = self.0.want(cid).await;
+        Arc::unwrap_or_clone(data)
+    }
+
+    /// How many peers are connected.
+    pub fn peers(&self) -> usize {
+        self.0.connected.borrow().len()
+    }
+
+    /// Peers that sent something else than they were asked for, and what.
+    pub fn refused(&self) -> Vec<String> {
+        let notes = self.0.notes();
+        let each = notes
+            .refused
+            .iter()
+            .map(|(peer, why)| format!("{peer}: {why}"));
+        each.collect()
     }
 }
 
@@ -248,8 +283,9 @@ pub(crate) async fn fetch(
 ) -> Result<FetchReport, FetchError> {
     let root = *root;
     let refused_dag = |source| FetchError::Dag { root, source };
+    let _lease = bitswap.store.lease();
     let session = Session {
-        bitswap,
+        bitswap: Arc::clone(bitswap),
         connected,
         notes: Mutex::default(),
     };

@@ -18,6 +18,10 @@ pub mod peer;
 
 pub mod fetch;
 
+pub mod sources;
+
+pub mod pin;
+
 pub mod gossip;
 
 mod bitswap;

@@ -139,6 +139,11 @@ impl Peer {
         &self.shared.addresses
     }
 
+    /// Single blocks from connected peers.
+    pub fn session(&self) -> fetch::PeerSession {
+        fetch::PeerSession::new(&self.shared.bitswap, self.shared.connected.clone())
+    }
+
     /// Connects to `address` and stays connected: whenever the connection is lost it is made
     /// again, with growing waits of at most two seconds. Returns at once.
     pub fn connect(&self, address: Multiaddr) {

@@ -396,7 +396,9 @@ struct Tables<'a> {
 fn now_minutes() -> u32 {
     // A clock before 1970 makes blocks look old; the pins keep what matters.
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| u32::try_from(since.as_secs() / 60).unwrap_or(u32::MAX))
+    since.map_or(0, |since| {
+        u32::try_from(since.as_secs() / 60).unwrap_or(u32::MAX)
+    })
 }
 
 impl Blocks for BlockStore {
@@ -437,12 +439,12 @@ impl Blocks for BlockStore {
 fn failed<E: Into<Box<dyn Error + Send + Sync>>>(what: &'static str) -> impl Fn(E) -> BlockError {
     move |source| {
         let source: Box<dyn Error + Send + Sync> = source.into();
-        let io = source
-            .downcast_ref::<io::Error>()
-            .or_else(|| match source.downcast_ref::<StorageError>() {
+        let io = source.downcast_ref::<io::Error>().or_else(|| {
+            match source.downcast_ref::<StorageError>() {
                 Some(StorageError::Io(io)) => Some(io),
                 _ => None,
-            });
+            }
+        });
         if io.is_some_and(|io| io.kind() == io::ErrorKind::StorageFull) {
             return BlockError::Full { what };
         }

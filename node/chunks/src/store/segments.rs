@@ -64,7 +64,10 @@ impl Segments {
                 fs::remove_file(entry.path())?;
                 continue;
             };
-            let file = OpenOptions::new().read(true).write(true).open(entry.path())?;
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(entry.path())?;
             if file.metadata()?.len() > *end {
                 file.set_len(*end)?;
             }

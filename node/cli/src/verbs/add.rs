@@ -72,7 +72,11 @@ pub fn run(args: &Args) -> Result<()> {
     let added = if args.only_cid {
         only_cid(content, &options)?
     } else if let Some(node) = &args.node {
-        let token = args.token_file.as_deref().map(super::read_token).transpose()?;
+        let token = args
+            .token_file
+            .as_deref()
+            .map(super::read_token)
+            .transpose()?;
         at_node(&Client::new(node, token), content, &options, args)?
     } else {
         let pin = (!args.no_pin).then(|| args.name.as_deref().unwrap_or_default());

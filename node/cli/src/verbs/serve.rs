@@ -41,7 +41,10 @@ pub fn run(args: &Args) -> Result<()> {
     let peer = args
         .peer
         .as_deref()
-        .map(|text| text.parse().with_context(|| format!("{text:?} is no multiaddress")))
+        .map(|text| {
+            text.parse()
+                .with_context(|| format!("{text:?} is no multiaddress"))
+        })
         .transpose()?;
     let options = ServeOptions {
         store: Arc::new(args.store.open_existing()?),
@@ -56,7 +59,10 @@ pub fn run(args: &Args) -> Result<()> {
         // A reader that went away is no reason to stop serving.
         let _ = facts(json, &value, |_| {
             let http = served.http.iter().map(|base| format!("gateway {base}"));
-            let peers = served.peer.iter().map(|address| format!("peer    {address}"));
+            let peers = served
+                .peer
+                .iter()
+                .map(|address| format!("peer    {address}"));
             http.chain(peers).collect::<Vec<_>>().join("\n")
         });
     }))?;

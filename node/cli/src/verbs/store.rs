@@ -188,7 +188,11 @@ fn verify(args: &Common) -> Result<()> {
     if corrupt.is_empty() && report.incomplete.is_empty() {
         return Ok(());
     }
-    Err(Negative("the store is damaged; fetch what is named again with `instar get`, which replaces it".into()).into())
+    Err(Negative(
+        "the store is damaged; fetch what is named again with `instar get`, which replaces it"
+            .into(),
+    )
+    .into())
 }
 
 fn quota(args: &Quota) -> Result<()> {
@@ -202,7 +206,9 @@ fn quota(args: &Quota) -> Result<()> {
     }
     let quota = store.quota()?;
     facts(args.common.json, &json!({"quota_bytes": quota}), |_| {
-        quota.map_or("none".into(), |bytes| format!("{bytes} bytes ({})", human(bytes)))
+        quota.map_or("none".into(), |bytes| {
+            format!("{bytes} bytes ({})", human(bytes))
+        })
     })
 }
 
@@ -243,7 +249,10 @@ fn export(args: &Export) -> Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    ensure!(!args.output.exists(), "{shown} exists; nothing is overwritten");
+    ensure!(
+        !args.output.exists(),
+        "{shown} exists; nothing is overwritten"
+    );
     // It appears under its name only when all of it is on disk.
     let mut file = tempfile::NamedTempFile::new_in(folder).with_context(|| shown.to_string())?;
     let blocks = {

@@ -44,7 +44,10 @@ pub(super) async fn car(
     let permit = Arc::clone(&gateway.streams)
         .try_acquire_owned()
         .map_err(|_| {
-            Refusal(StatusCode::SERVICE_UNAVAILABLE, "too many archives are being read; try again".into())
+            Refusal(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many archives are being read; try again".into(),
+            )
         })?;
     let store = Arc::clone(&gateway.store);
     let asked = query.clone();
@@ -71,19 +74,36 @@ pub(super) async fn car(
     let mut response = (StatusCode::OK, body).into_response();
     let map = response.headers_mut();
     let dups = if duplicates { "y" } else { "n" };
-    set(map, header::CONTENT_TYPE, &format!("application/vnd.ipld.car; version=1; order=dfs; dups={dups}"));
-    set(map, header::CONTENT_DISPOSITION, &format!("attachment; filename=\"{text}.car\""));
+    set(
+        map,
+        header::CONTENT_TYPE,
+        &format!("application/vnd.ipld.car; version=1; order=dfs; dups={dups}"),
+    );
+    set(
+        map,
+        header::CONTENT_DISPOSITION,
+        &format!("attachment; filename=\"{text}.car\""),
+    );
     set(map, header::ACCEPT_RANGES, "none");
     set(map, header::ETAG, &etag);
     set(map, header::CACHE_CONTROL, CACHE);
     if query.format.is_none() && path.is_none() {
-        set(map, header::CONTENT_LOCATION, &format!("/ipfs/{text}?format=car"));
+        set(
+            map,
+            header::CONTENT_LOCATION,
+            &format!("/ipfs/{text}?format=car"),
+        );
     }
     Ok(response)
 }
 
 /// Follows the path and decides how much of its end belongs to the archive.
-fn plan(store: &BlockStore, root: &Cid, path: Option<&str>, query: &Query) -> Result<Plan, Refusal> {
+fn plan(
+    store: &BlockStore,
+    root: &Cid,
+    path: Option<&str>,
+    query: &Query,
+) -> Result<Plan, Refusal> {
     let refuse = |error: DagError| match error {
         DagError::NotFound { .. } | DagError::Missing { .. } => {
             Refusal(StatusCode::NOT_FOUND, error.to_string())
@@ -106,7 +126,9 @@ fn plan(store: &BlockStore, root: &Cid, path: Option<&str>, query: &Query) -> Re
             let bytes = store
                 .get(&end)
                 .map_err(|e| Refusal::of_block(&end, e))?
-                .ok_or_else(|| Refusal(StatusCode::NOT_FOUND, format!("block {end} is not here")))?;
+                .ok_or_else(|| {
+                    Refusal(StatusCode::NOT_FOUND, format!("block {end} is not here"))
+                })?;
             match decode(&end, &bytes).map_err(refuse)? {
                 Node::Leaf(content) => within(from, to, content.len() as u64)?,
                 Node::File { size, .. } => within(from, to, size)?,
@@ -160,7 +182,9 @@ fn stream(
             let _ = send.blocking_send(Err(io::Error::other("cut off")));
         }
     });
-    Body::from_stream(futures::stream::poll_fn(move |context| receive.poll_recv(context)))
+    Body::from_stream(futures::stream::poll_fn(move |context| {
+        receive.poll_recv(context)
+    }))
 }
 
 fn write(

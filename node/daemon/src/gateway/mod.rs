@@ -45,7 +45,10 @@ impl Refusal {
             BlockError::Unsupported { .. } => Self(StatusCode::NOT_FOUND, error.to_string()),
             other => {
                 tracing::warn!(%cid, error = %other, "a block that was asked for can't be served");
-                Self(StatusCode::INTERNAL_SERVER_ERROR, "the block store failed".into())
+                Self(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "the block store failed".into(),
+                )
             }
         }
     }
@@ -123,7 +126,9 @@ async fn respond(
         .map_err(|_| Refusal::bad(format!("{text:?} is no CID")))?;
     let query = Query::parse(query.as_deref().unwrap_or_default()).map_err(Refusal::bad)?;
     let format = accepted(&query, headers).map_err(Refusal::bad)?;
-    let path = path.map(|p| p.trim_matches('/').to_owned()).filter(|p| !p.is_empty());
+    let path = path
+        .map(|p| p.trim_matches('/').to_owned())
+        .filter(|p| !p.is_empty());
     if path.is_some() && matches!(format, Format::Raw) {
         return Err(Refusal::bad(
             "a single block is asked for by its CID alone; a path needs format=car",
@@ -192,12 +197,20 @@ async fn raw(
     };
     let map = response.headers_mut();
     set(map, header::CONTENT_TYPE, "application/vnd.ipld.raw");
-    set(map, header::CONTENT_DISPOSITION, &format!("attachment; filename=\"{text}.bin\""));
+    set(
+        map,
+        header::CONTENT_DISPOSITION,
+        &format!("attachment; filename=\"{text}.bin\""),
+    );
     set(map, header::ACCEPT_RANGES, "bytes");
     set(map, header::ETAG, &etag);
     set(map, header::CACHE_CONTROL, CACHE);
     if query.format.is_none() {
-        set(map, header::CONTENT_LOCATION, &format!("/ipfs/{text}?format=raw"));
+        set(
+            map,
+            header::CONTENT_LOCATION,
+            &format!("/ipfs/{text}?format=raw"),
+        );
     }
     Ok(response)
 }

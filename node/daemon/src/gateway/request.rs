@@ -133,15 +133,20 @@ pub(super) fn accepted(query: &Query, headers: &HeaderMap) -> Result<Format, Str
             .and_then(|q| q.parse().ok())
             .unwrap_or(1.0);
         // What can't be given loses against what can; else the first of the heaviest wins.
-        let better = best.as_ref().is_none_or(|(known, format)| {
-            (found.is_ok(), weight) > (format.is_ok(), *known)
-        });
+        let better = best
+            .as_ref()
+            .is_none_or(|(known, format)| (found.is_ok(), weight) > (format.is_ok(), *known));
         if better {
             best = Some((weight, found));
         }
     }
     best.map_or_else(
-        || Err("ask for format=raw or format=car: only answers that can be verified are given".into()),
+        || {
+            Err(
+                "ask for format=raw or format=car: only answers that can be verified are given"
+                    .into(),
+            )
+        },
         |(_, format)| format,
     )
 }
@@ -160,7 +165,9 @@ fn car(query: &Query, media: &str) -> Result<Format, String> {
     if let Some(version) = parameter(&query.version, "version")
         && version != "1"
     {
-        return Err(format!("CAR version {version} is not written here; version 1 is"));
+        return Err(format!(
+            "CAR version {version} is not written here; version 1 is"
+        ));
     }
     if let Some(order) = parameter(&query.order, "order")
         && !matches!(order.as_str(), "dfs" | "unk")
@@ -188,7 +195,11 @@ pub(super) fn parse_range(
     if text(header::IF_RANGE).is_some_and(|condition| condition != etag) {
         return Ok(None);
     }
-    let Some((from, to)) = range.trim().split_once('-').filter(|(_, to)| !to.contains(',')) else {
+    let Some((from, to)) = range
+        .trim()
+        .split_once('-')
+        .filter(|(_, to)| !to.contains(','))
+    else {
         return Ok(None);
     };
     let (from, to) = match (from.parse::<usize>(), to.parse::<usize>()) {
@@ -198,7 +209,11 @@ pub(super) fn parse_range(
         (Err(_), Ok(0)) if from.is_empty() => return Err(()),
         _ => return Ok(None),
     };
-    if from >= to { Err(()) } else { Ok(Some((from, to))) }
+    if from >= to {
+        Err(())
+    } else {
+        Ok(Some((from, to)))
+    }
 }
 
 #[cfg(test)]
@@ -206,21 +221,37 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(header::HeaderName, &str)]) -> HeaderMap {
-        let pair = |(name, value): &(header::HeaderName, &str)| (name.clone(), value.parse().unwrap());
+        let pair =
+            |(name, value): &(header::HeaderName, &str)| (name.clone(), value.parse().unwrap());
         pairs.iter().map(pair).collect()
     }
 
     #[test]
     fn formats() {
         let ask = |query: &str, accept: &str| {
-            accepted(&Query::parse(query).unwrap(), &headers(&[(header::ACCEPT, accept)]))
+            accepted(
+                &Query::parse(query).unwrap(),
+                &headers(&[(header::ACCEPT, accept)]),
+            )
         };
         let car = |duplicates| Ok(Format::Car { duplicates });
-        assert_eq!(ask("format=raw", "application/vnd.ipld.car"), Ok(Format::Raw));
+        assert_eq!(
+            ask("format=raw", "application/vnd.ipld.car"),
+            Ok(Format::Raw)
+        );
         assert_eq!(ask("", "application/vnd.ipld.raw"), Ok(Format::Raw));
-        assert_eq!(ask("", "application/vnd.ipld.car; version=1; order=dfs; dups=y"), car(true));
-        assert_eq!(ask("format=car&car-dups=n", "application/vnd.ipld.car;dups=y"), car(false));
-        assert_eq!(ask("format=car", "application/vnd.ipld.car;dups=y"), car(true));
+        assert_eq!(
+            ask("", "application/vnd.ipld.car; version=1; order=dfs; dups=y"),
+            car(true)
+        );
+        assert_eq!(
+            ask("format=car&car-dups=n", "application/vnd.ipld.car;dups=y"),
+            car(false)
+        );
+        assert_eq!(
+            ask("format=car", "application/vnd.ipld.car;dups=y"),
+            car(true)
+        );
         let both = "application/vnd.ipld.car;order=x, application/vnd.ipld.car;order=dfs;q=0.5";
         assert_eq!(ask("", both), car(false));
         let weighed = "application/vnd.ipld.raw;q=0.1, application/vnd.ipld.car";
@@ -240,10 +271,25 @@ mod tests {
     #[test]
     fn scopes_and_bytes() {
         let bytes = |text: &str| Query::parse(text).map(|q| q.bytes.unwrap());
-        assert_eq!(bytes("entity-bytes=0:*"), Ok((Offset::FromStart(0), Offset::End)));
-        assert_eq!(bytes("entity-bytes=-1024%3A%2A"), Ok((Offset::FromEnd(1024), Offset::End)));
-        assert_eq!(bytes("entity-bytes=499:-1000"), Ok((Offset::FromStart(499), Offset::FromEnd(1000))));
-        for bad in ["entity-bytes=1", "entity-bytes=a:b", "entity-bytes=*:1", "dag-scope=some", "entity-bytes=%zz:1"] {
+        assert_eq!(
+            bytes("entity-bytes=0:*"),
+            Ok((Offset::FromStart(0), Offset::End))
+        );
+        assert_eq!(
+            bytes("entity-bytes=-1024%3A%2A"),
+            Ok((Offset::FromEnd(1024), Offset::End))
+        );
+        assert_eq!(
+            bytes("entity-bytes=499:-1000"),
+            Ok((Offset::FromStart(499), Offset::FromEnd(1000)))
+        );
+        for bad in [
+            "entity-bytes=1",
+            "entity-bytes=a:b",
+            "entity-bytes=*:1",
+            "dag-scope=some",
+            "entity-bytes=%zz:1",
+        ] {
             assert!(Query::parse(bad).is_err(), "{bad}");
         }
     }

@@ -46,7 +46,10 @@ pub async fn serve(
     ready: impl FnOnce(Served) + Send,
 ) -> Result<(), ServeError> {
     let listen = |address: String| {
-        move |source: Box<dyn std::error::Error + Send + Sync>| ServeError::Listen { address, source }
+        move |source: Box<dyn std::error::Error + Send + Sync>| ServeError::Listen {
+            address,
+            source,
+        }
     };
     let mut served = Served {
         http: None,
@@ -77,7 +80,9 @@ pub async fn serve(
         None => None,
         Some(address) => {
             let error = |e: std::io::Error| listen(address.to_string())(e.into());
-            let listener = tokio::net::TcpListener::bind(address).await.map_err(error)?;
+            let listener = tokio::net::TcpListener::bind(address)
+                .await
+                .map_err(error)?;
             let bound = listener.local_addr().map_err(error)?;
             served.http = Some(format!("http://{bound}"));
             Some((listener, super::router(options.store)))

@@ -71,7 +71,7 @@ impl Bitswap {
             return;
         };
         if data.len() > MAX_BLOCK_BYTES {
-            self.wants.on_lie(peer, "it sent a block over 1 MiB");
+            self.wants.on_lie(peer, "it sent a block over 2 MiB");
             return;
         }
         self.wants.on_block(peer, cid_of(codec, &data), data);
