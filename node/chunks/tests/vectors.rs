@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 const FIXTURE: &str = include_str!("../fixtures/instar-cdc-v1.json");
+const STOCK: &str = include_str!("../fixtures/unixfs-v1-2025.json");
 
 /// The content of a vector. `stream` is SHA-256("instar/vector/v1" ‖ 0 ‖ i as u64 BE) for
 /// i = 0, 1, …; `zeros` is zero bytes; `period` is the first 1000 bytes of the stream repeated;
@@ -44,24 +45,28 @@ fn content(kind: &str, len: usize) -> Vec<u8> {
     }
 }
 
-fn file_vector(kind: &str, len: usize) -> Value {
-    let bytes = content(kind, len);
+fn file_vector(profile: Profile, kind: &str, len: usize) -> Value {
+    // The largest vectors are too large to hold; zeros need not be.
+    let (bytes, mut zeros);
+    let source: &mut dyn Read = if kind == "zeros" {
+        zeros = std::io::repeat(0).take(len as u64);
+        &mut zeros
+    } else {
+        bytes = content(kind, len);
+        &mut bytes.as_slice()
+    };
     let mut blocks: BTreeMap<Vec<u8>, (u64, usize)> = BTreeMap::new();
     let (mut leaf_lengths, mut nodes) = (Vec::new(), 0);
-    let summary = add_file(
-        Profile::InstarCdcV1,
-        &mut bytes.as_slice(),
-        &mut |cid, block| {
-            assert!(block.len() <= 128 * 1024);
-            match cid.codec() {
-                RAW => leaf_lengths.push(block.len()),
-                DAG_PB => nodes += 1,
-                other => panic!("codec {other}"),
-            }
-            blocks.insert(cid.to_bytes(), (cid.codec(), block.len()));
-            Ok(())
-        },
-    )
+    let summary = add_file(profile, source, &mut |cid, block| {
+        assert!(block.len() <= profile.max_chunk_bytes());
+        match cid.codec() {
+            RAW => leaf_lengths.push(block.len()),
+            DAG_PB => nodes += 1,
+            other => panic!("codec {other}"),
+        }
+        blocks.insert(cid.to_bytes(), (cid.codec(), block.len()));
+        Ok(())
+    })
     .unwrap();
     json!({
         "content": kind, "len": len, "cid": summary.cid.to_string(),
@@ -94,16 +99,58 @@ fn tree_vector(files: &Value) -> Value {
     json!({"files": files, "cid": root.to_string(), "directories": blocks.len(), "root_block": hex(bytes)})
 }
 
-#[test]
-fn every_vector_comes_out_as_frozen() {
-    let fixture: Value = serde_json::from_str(FIXTURE).unwrap();
+fn as_frozen(fixture: &Value, profile: Profile) -> &[Value] {
+    assert_eq!(fixture["profile"], profile.name());
     let files = fixture["files"].as_array().unwrap();
-    assert!(files.len() >= 12, "the vectors are all there");
     for vector in files {
         let kind = vector["content"].as_str().unwrap();
         let len = vector["len"].as_u64().unwrap() as usize;
-        assert_eq!(&file_vector(kind, len), vector, "{kind} {len}");
+        assert_eq!(&file_vector(profile, kind, len), vector, "{kind} {len}");
     }
+    files
+}
+
+#[test]
+fn the_stock_profile_comes_out_as_the_importer_makes_it() {
+    let fixture: Value = serde_json::from_str(STOCK).unwrap();
+    let files = as_frozen(&fixture, Profile::UnixfsV1_2025);
+    assert!(files.len() >= 10, "the vectors are all there");
+    let three_levels = files
+        .iter()
+        .any(|v| v["leaves"].as_u64() > Some(1024) && v["nodes"].as_u64() >= Some(3));
+    assert!(three_levels, "one vector needs three levels");
+}
+
+#[test]
+#[ignore = "prints a fixture instead of checking one"]
+fn print_stock_vectors() {
+    const MIB: usize = 1 << 20;
+    let files: Vec<Value> = [
+        ("stream", 0),
+        ("stream", 1),
+        ("stream", MIB - 1),
+        ("stream", MIB),
+        ("stream", MIB + 1),
+        ("stream", 12_000_001),
+        ("zeros", 2 * MIB),
+        ("zeros", 5_000_000),
+        ("period", 3_000_000),
+        ("spliced", 12_000_007),
+        ("zeros", 1024 * MIB),
+        ("zeros", 1024 * MIB + 1),
+    ]
+    .into_iter()
+    .map(|(kind, len)| file_vector(Profile::UnixfsV1_2025, kind, len))
+    .collect();
+    let fixture = json!({"profile": "unixfs-v1-2025", "files": files});
+    println!("{}", serde_json::to_string_pretty(&fixture).unwrap());
+}
+
+#[test]
+fn every_vector_comes_out_as_frozen() {
+    let fixture: Value = serde_json::from_str(FIXTURE).unwrap();
+    let files = as_frozen(&fixture, Profile::InstarCdcV1);
+    assert!(files.len() >= 12, "the vectors are all there");
     let trees = fixture["directories"].as_array().unwrap();
     assert!(trees.len() >= 3);
     for vector in trees {
