@@ -11,12 +11,16 @@ use instar_attest::release::{
 use instar_chunks::Profile;
 
 use crate::error::{At, BuildError, project};
+use crate::hermetic::{Ran, made_at};
 use crate::project::{Kind, MAX_PROJECT_BYTES, Project, read_file};
 use crate::record::BuiltTarget;
 use crate::source::write_new;
 
 /// The folder of an output folder that holds the release's files.
 pub const RELEASE_FOLDER: &str = "release";
+
+/// The folder beside it that holds debug information, which nobody compares or attests.
+pub const DEBUG_FOLDER: &str = "debug";
 
 /// Where one build's files are, by release path.
 pub(crate) type Made = BTreeMap<String, PathBuf>;
@@ -29,10 +33,7 @@ pub(crate) fn find_made(
 ) -> Result<Made, BuildError> {
     let mut found = Made::new();
     for target in targets {
-        let program = made
-            .join(target.as_str())
-            .join("release")
-            .join(&project.bin);
+        let program = made.join(made_at(target, &project.bin));
         // A link would be followed outside the sandbox that the build was kept in.
         if !fs::symlink_metadata(&program).is_ok_and(|meta| meta.is_file()) {
             return Err(BuildError::NoProgram(format!(
@@ -45,7 +46,7 @@ pub(crate) fn find_made(
     Ok(found)
 }
 
-fn program_path(project: &Project) -> String {
+pub(crate) fn program_path(project: &Project) -> String {
     match project.kind {
         Kind::Dapp => format!("rootfs/bin/{}", project.name),
         Kind::Program => project.name.to_string(),
@@ -113,6 +114,32 @@ pub(crate) fn assemble(
         built.push(BuiltTarget { target, files });
     }
     Ok((built, sbom))
+}
+
+/// Copies the first build's debug information beside the release: `debug/<target>/<name>.debug`.
+pub(crate) fn keep_debug_info(
+    project: &Project,
+    targets: &[Target],
+    ran: &Ran,
+    out: &Path,
+) -> Result<(), BuildError> {
+    let Some(made) = &ran.made else {
+        return Ok(());
+    };
+    for target in targets {
+        let from = made.join(format!("{}.debug", made_at(target, &project.bin)));
+        if !fs::symlink_metadata(&from).is_ok_and(|meta| meta.is_file()) {
+            return Err(BuildError::NoProgram(format!(
+                "debug information of {} for {target}",
+                project.bin
+            )));
+        }
+        let at = out.join(DEBUG_FOLDER).join(target.as_str());
+        fs::create_dir_all(&at).at("can't make", &at)?;
+        let at = at.join(format!("{}.debug", project.name));
+        fs::copy(&from, &at).at("can't copy to", &at)?;
+    }
+    Ok(())
 }
 
 fn make_parent(at: &Path) -> Result<(), BuildError> {

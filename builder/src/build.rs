@@ -7,16 +7,17 @@ use std::path::{Path, PathBuf};
 use instar_attest::release::{ProgramName, Recipe, Slot, Target};
 use serde::Serialize;
 
-use crate::assemble::{Made, assemble, find_made};
+use crate::assemble::{Made, assemble, find_made, keep_debug_info};
 use crate::compare::{FileDifference, compare};
 use crate::conditions::{Conditions, clock_library};
+use crate::diffoscope::diffoscope;
 use crate::error::{At, BuildError};
 use crate::explain::{Cause, Clues};
 use crate::hermetic::{self, Inputs, Ran};
-use crate::project::Project;
+use crate::project::{Kind, Project, RecipeChoice, triple_and_cpu};
 use crate::record::{BuildRecord, RECIPE_CARGO, RecordFormat, ToolchainFacts, system_facts};
 use crate::sbom::sbom;
-use crate::source::{Commit, extract, resolve};
+use crate::source::{Commit, extract, resolve, resolve_dirty};
 use crate::toolchain::Toolchain;
 use crate::vendor;
 
@@ -30,12 +31,14 @@ pub struct BuildRequest {
     pub repository: PathBuf,
     /// The commit, or a name for it that is resolved once.
     pub revision: String,
-    /// What the release replaces.
-    pub slot: Slot,
+    /// What the release replaces; left open, it is `dapps/<name>` for a dapp and `node` for a program.
+    pub slot: Option<Slot>,
     /// The release number.
     pub number: u64,
-    /// The name under which the program is released.
-    pub name: ProgramName,
+    /// The name under which the program is released; left open, the source says it.
+    pub name: Option<ProgramName>,
+    /// Whether the work tree is built if it is not the commit's. Such a build is marked and can't be attested.
+    pub allow_dirty: bool,
     /// How it is built.
     pub how: How,
     /// The output folder: new, or empty.
@@ -49,8 +52,12 @@ pub struct BuildRequest {
 /// How a source is built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum How {
+    /// As `instar.toml` says; with cargo, if it says nothing.
+    AsSourceSays,
     /// In the sandbox, from vendored crates, twice.
     Cargo,
+    /// By Nix, in its sandbox, and again with `--check`.
+    Nix,
     /// Once, going on from what was compiled for a checkout of another commit. Not hermetic, and said so.
     CargoWarm {
         /// The checkout whose crates were compiled.
@@ -111,6 +118,8 @@ pub struct Built {
 pub struct DifferentBuild {
     /// What differs, and probably why.
     pub files: Vec<FileDifference>,
+    /// What diffoscope says, where it is installed.
+    pub diffoscope: Option<PathBuf>,
     /// What each build made, kept for a closer look.
     pub kept: [PathBuf; 2],
     /// The whole output of each.
@@ -156,7 +165,11 @@ impl Prepared {
         request: &BuildRequest,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Self, BuildError> {
-        let commit = resolve(&request.repository, &request.revision)?;
+        let commit = if request.allow_dirty {
+            resolve_dirty(&request.repository)?
+        } else {
+            resolve(&request.repository, &request.revision)?
+        };
         let mut request = request.clone();
         let folder = request.cache.join("work");
         fs::create_dir_all(&folder).at("can't make", &folder)?;
@@ -190,7 +203,12 @@ impl Prepared {
     pub fn build(self, progress: &mut dyn FnMut(Progress<'_>)) -> Result<BuildOutcome, BuildError> {
         prepare_out(&self.request.out)?;
         match &self.request.how {
+            How::AsSourceSays => match RecipeChoice::read(&self.work_tree())? {
+                RecipeChoice::Cargo => self.cargo(progress),
+                RecipeChoice::Nix => crate::nix::build(&self, progress),
+            },
             How::Cargo => self.cargo(progress),
+            How::Nix => crate::nix::build(&self, progress),
             How::CargoWarm { checkout, target } => {
                 crate::warm::build(&self, checkout, target, progress)
             }
@@ -200,11 +218,13 @@ impl Prepared {
     fn cargo(&self, progress: &mut dyn FnMut(Progress<'_>)) -> Result<BuildOutcome, BuildError> {
         let request = &self.request;
         let tree = self.work_tree();
-        let project = Project::read(&tree, &request.name)?;
+        let project = Project::read(&tree, request.name.as_ref())?;
         let lock = vendor::read_lock(&tree)?;
         let toolchain = Toolchain::find(&tree)?;
         let targets = self.targets(&project, &toolchain, progress)?;
-        let target_names: Vec<String> = targets.iter().map(ToString::to_string).collect();
+        let mut triples: Vec<String> = targets.iter().map(|t| triple_and_cpu(t).0).collect();
+        triples.sort();
+        triples.dedup();
         let vendored = vendor::prepare(&tree, &lock, &toolchain, &request.cache)?;
         progress(Progress::Vendored(vendored.facts.crates));
         let clock = clock_library(&request.cache)?;
@@ -216,7 +236,8 @@ impl Prepared {
             package: &project.package,
             bin: &project.bin,
             features: &project.features,
-            targets: &target_names,
+            targets: &targets,
+            debug_info: project.debug_info,
             clock: clock.as_deref(),
         };
         let both = [Conditions::first(request.jobs), Conditions::second()];
@@ -245,17 +266,23 @@ impl Prepared {
         }
         progress(Progress::Assembling);
         let (files, sbom) = assemble(&project, &tree, &made[0], &sbom(&lock)?, &request.out)?;
-        let names: Vec<&str> = target_names.iter().map(String::as_str).collect();
+        if project.debug_info {
+            keep_debug_info(&project, &targets, &ran[0], &request.out)?;
+        }
+        let names: Vec<&str> = triples.iter().map(String::as_str).collect();
         let record = BuildRecord {
             format: RecordFormat::V1,
             recipe: Recipe::new(RECIPE_CARGO)?,
             hermetic: true,
             equal_builds: 2,
-            slot: request.slot.clone(),
+            slot: self.slot(&project)?,
             number: request.number,
-            name: request.name.clone(),
+            name: project.name.clone(),
             kind: project.kind,
             source: self.commit.source.clone(),
+            repository: self.commit.repository.clone(),
+            reference: self.commit.reference.clone(),
+            dirty: self.commit.dirty,
             source_time_s: self.commit.time_s,
             targets: files,
             sbom,
@@ -279,6 +306,15 @@ impl Prepared {
         })))
     }
 
+    /// What the release replaces, concluded where it was left open.
+    pub(crate) fn slot(&self, project: &Project) -> Result<Slot, BuildError> {
+        match (&self.request.slot, project.kind) {
+            (Some(slot), _) => Ok(slot.clone()),
+            (None, Kind::Dapp) => Ok(Slot::new(format!("dapps/{}", project.name))?),
+            (None, Kind::Program) => Ok(Slot::node()),
+        }
+    }
+
     /// The wanted targets whose standard library is here; the others are left to builders who have it.
     fn targets(
         &self,
@@ -288,7 +324,7 @@ impl Prepared {
     ) -> Result<Vec<Target>, BuildError> {
         let mut here = Vec::new();
         for target in &project.targets {
-            if toolchain.has_target(target.as_str()) {
+            if toolchain.has_target(&triple_and_cpu(target).0) {
                 here.push(target.clone());
             } else {
                 progress(Progress::TargetLeftOut(target));
@@ -317,9 +353,11 @@ impl Prepared {
             }
             Ok::<_, BuildError>(folder)
         };
+        let kept = [keep(1)?, keep(2)?];
         Ok(DifferentBuild {
             files,
-            kept: [keep(1)?, keep(2)?],
+            diffoscope: diffoscope(&kept, &self.request.out)?,
+            kept,
             logs: [ran[0].log.clone(), ran[1].log.clone()],
         })
     }

@@ -21,6 +21,14 @@ pub enum BuildError {
         #[source]
         source: git2::Error,
     },
+    /// A repository elsewhere can't be brought.
+    #[error("can't bring {url}: {why}")]
+    Bring {
+        /// Where it is, without credentials.
+        url: String,
+        /// What git says.
+        why: String,
+    },
     /// The tree has something that a build can't or mustn't take.
     #[error("the source tree has {path:?}: {why}")]
     Tree {
@@ -50,6 +58,14 @@ pub enum BuildError {
     VendorCommand {
         /// The end of what it printed.
         log: String,
+    },
+    /// A command of Nix failed before anything was built.
+    #[error("{program} failed: {why}")]
+    Nix {
+        /// Which command.
+        program: String,
+        /// What it says.
+        why: String,
     },
     /// There is no compiler that can be used.
     #[error("no usable Rust toolchain: {0}")]

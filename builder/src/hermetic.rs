@@ -5,11 +5,13 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use instar_attest::release::Target;
 use instar_sandbox::{Job, Limits, Mount, Profile, Root, Status, Stream};
 
 use crate::conditions::Conditions;
 use crate::error::{At, BuildError};
 use crate::files::{copy_tree, write_atomic};
+use crate::project::triple_and_cpu;
 use crate::toolchain::Toolchain;
 
 /// Memory of all processes of a build together, and address space of each. Linking a large program takes 4 GiB.
@@ -38,7 +40,9 @@ pub(crate) struct Inputs<'a> {
     pub package: &'a str,
     pub bin: &'a str,
     pub features: &'a [String],
-    pub targets: &'a [String],
+    pub targets: &'a [Target],
+    /// Whether debug information is made, to be taken out into a file of its own.
+    pub debug_info: bool,
     /// The library that moves the clock, for conditions that ask for it.
     pub clock: Option<&'a Path>,
 }
@@ -146,9 +150,61 @@ fn mounts(inputs: &Inputs<'_>, conditions: &Conditions, outside: &Path) -> Vec<M
     mounts
 }
 
+/// One call of cargo: what is compiled for one processor, for all triples at once.
+struct Call {
+    cpu: Option<String>,
+    triples: Vec<String>,
+}
+
+fn calls(targets: &[Target]) -> Vec<Call> {
+    let mut calls: Vec<Call> = Vec::new();
+    for target in targets {
+        let (triple, cpu) = triple_and_cpu(target);
+        match calls.iter_mut().find(|c| c.cpu == cpu) {
+            Some(call) => call.triples.push(triple),
+            None => calls.push(Call {
+                cpu,
+                triples: vec![triple],
+            }),
+        }
+    }
+    calls
+}
+
+/// Where a target's program is made, below the target folder.
+pub(crate) fn made_at(target: &Target, bin: &str) -> String {
+    match triple_and_cpu(target) {
+        (triple, None) => format!("{triple}/release/{bin}"),
+        (triple, Some(cpu)) => format!("cpu/{cpu}/{triple}/release/{bin}"),
+    }
+}
+
 fn argv(inputs: &Inputs<'_>, conditions: &Conditions) -> Vec<String> {
-    // Only a shell can set the umask; it also joins both streams, so that the log keeps their order.
-    let script = format!("umask {}; exec \"$@\" 2>&1", conditions.umask);
+    // Only a shell can set the umask; it also joins both streams, so that the log keeps their order. Targets consist of
+    // letters, digits, `_`, `-` and `.`, so they stand in the script as they are; all else comes as arguments.
+    let mut script = format!("umask {}; exec 2>&1", conditions.umask);
+    for call in calls(inputs.targets) {
+        script.push_str("; ");
+        if let Some(cpu) = &call.cpu {
+            script.push_str(&format!(
+                "CARGO_TARGET_DIR=/build/target/cpu/{cpu} \
+                 CARGO_ENCODED_RUSTFLAGS=\"$CARGO_ENCODED_RUSTFLAGS\u{1f}-Ctarget-cpu={cpu}\" "
+            ));
+        }
+        script.push_str("\"$@\"");
+        for triple in &call.triples {
+            script.push_str(&format!(" --target {triple}"));
+        }
+        script.push_str(" || exit");
+    }
+    if inputs.debug_info {
+        for target in inputs.targets {
+            let made = format!("/build/target/{}", made_at(target, inputs.bin));
+            script.push_str(&format!(
+                "; objcopy --only-keep-debug {made} {made}.debug && objcopy --strip-all {made} || exit"
+            ));
+        }
+    }
     let mut argv: Vec<String> = [
         "/bin/sh",
         "-c",
@@ -157,26 +213,18 @@ fn argv(inputs: &Inputs<'_>, conditions: &Conditions) -> Vec<String> {
         "/build/toolchain/bin/cargo",
         "build",
         "--release",
+        "--locked",
+        "--offline",
+        "-p",
+        inputs.package,
+        "--bin",
+        inputs.bin,
     ]
     .map(str::to_owned)
     .into();
-    argv.extend(
-        [
-            "--locked",
-            "--offline",
-            "-p",
-            inputs.package,
-            "--bin",
-            inputs.bin,
-        ]
-        .map(str::to_owned),
-    );
     argv.push(format!("-j{}", conditions.jobs));
     if !inputs.features.is_empty() {
         argv.extend(["--features".to_owned(), inputs.features.join(",")]);
-    }
-    for target in inputs.targets {
-        argv.extend(["--target".to_owned(), target.clone()]);
     }
     argv
 }
@@ -196,7 +244,10 @@ fn environment(inputs: &Inputs<'_>, conditions: &Conditions) -> Vec<(String, Str
         ("CARGO_ENCODED_RUSTFLAGS", rust_flags.join("\u{1f}")),
         ("CARGO_HOME", "/build/cargo".into()),
         ("CARGO_INCREMENTAL", "0".into()),
-        ("CARGO_PROFILE_RELEASE_STRIP", "symbols".into()),
+        (
+            "CARGO_PROFILE_RELEASE_STRIP",
+            if inputs.debug_info { "none" } else { "symbols" }.into(),
+        ),
         ("CARGO_TARGET_DIR", "/build/target".into()),
         ("CARGO_TERM_COLOR", "never".into()),
         ("CFLAGS", c_flags.into()),
@@ -218,6 +269,12 @@ fn environment(inputs: &Inputs<'_>, conditions: &Conditions) -> Vec<(String, Str
     if inputs.clock.is_some() && conditions.ahead_s != 0 {
         env.push(("LD_PRELOAD".into(), "/build/clock.so".into()));
         env.push(("INSTAR_AHEAD_S".into(), conditions.ahead_s.to_string()));
+    }
+    if inputs.debug_info {
+        env.push((
+            "CARGO_PROFILE_RELEASE_DEBUG".into(),
+            "line-tables-only".into(),
+        ));
     }
     if conditions.reversed_env {
         env.reverse();

@@ -12,21 +12,25 @@ mod assemble;
 mod build;
 mod compare;
 mod conditions;
+mod diffoscope;
 mod error;
 mod explain;
 mod files;
 mod hermetic;
 mod lock;
+mod nix;
 mod project;
 pub mod record;
+mod remote;
 mod sbom;
 pub mod source;
+mod submodule;
 mod toolchain;
 mod vendor;
 mod verify;
 mod warm;
 
-pub use assemble::RELEASE_FOLDER;
+pub use assemble::{DEBUG_FOLDER, RELEASE_FOLDER};
 pub use build::{
     BuildOutcome, BuildRequest, Built, DifferentBuild, FailedBuild, How, LOG_TAIL_LINES, Prepared,
     Progress, build,
@@ -35,13 +39,14 @@ pub use compare::FileDifference;
 pub use error::BuildError;
 pub use explain::Cause;
 pub use lock::{Lock, Package};
-pub use project::{Kind, PROJECT_FILE, Project};
+pub use project::{Kind, PROJECT_FILE, Project, RecipeChoice};
 pub use record::{
-    BuildRecord, BuiltTarget, MAX_RECORD_BYTES, RECIPE_CARGO, RECIPE_CARGO_WARM, RECORD_FILE,
-    RecordFormat, SystemFacts, SystemFile, ToolchainFacts, WarmFacts,
+    BuildRecord, BuiltTarget, MAX_RECORD_BYTES, RECIPE_CARGO, RECIPE_CARGO_WARM, RECIPE_NIX,
+    RECORD_FILE, RecordFormat, SystemFacts, SystemFile, ToolchainFacts, WarmFacts,
 };
+pub use remote::{bring, is_url, without_credentials};
 pub use sbom::{FORMAT_VERSION as SBOM_FORMAT_VERSION, sbom};
-pub use source::{Commit, extract, resolve};
+pub use source::{Commit, extract, resolve, resolve_dirty};
 pub use toolchain::Toolchain;
 pub use vendor::{VendorFacts, Vendored};
-pub use verify::verify_rebuild;
+pub use verify::{Claimed, verify_rebuild};

@@ -45,6 +45,33 @@ pub struct Project {
     pub targets: Vec<Target>,
     /// Cargo features, beside the package's defaults.
     pub features: Vec<String>,
+    /// Whether debug information is made and kept, beside the release.
+    pub debug_info: bool,
+    /// For the recipe nix: the `.nix` file; without it the source is a flake.
+    pub nix_file: Option<String>,
+    /// For the recipe nix: the attribute of the file or flake.
+    pub nix_attribute: Option<String>,
+}
+
+/// Which recipe a source asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecipeChoice {
+    /// Vendored crates in our own sandbox.
+    #[default]
+    Cargo,
+    /// A derivation in Nix's.
+    Nix,
+}
+
+impl RecipeChoice {
+    /// What the extracted source at `root` asks for.
+    pub fn read(root: &Path) -> Result<Self, BuildError> {
+        Ok(match read_text(root, PROJECT_FILE)? {
+            Some(text) => parse::<ProjectFile>(PROJECT_FILE, &text)?.release.recipe,
+            None => Self::default(),
+        })
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -55,14 +82,22 @@ struct ProjectFile {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 struct ReleaseTable {
     kind: Option<Kind>,
+    name: Option<ProgramName>,
     package: Option<String>,
     bin: Option<String>,
     manifest: Option<String>,
     targets: Option<Vec<Target>>,
     #[serde(default)]
     features: Vec<String>,
+    #[serde(default)]
+    debug_info: bool,
+    #[serde(default)]
+    recipe: RecipeChoice,
+    nix_file: Option<String>,
+    nix_attribute: Option<String>,
 }
 
 /// The parts of a `Cargo.toml` from which the package can be concluded.
@@ -94,8 +129,9 @@ struct CargoBin {
 }
 
 impl Project {
-    /// Reads the extracted source at `root`; the released program is called `name`.
-    pub fn read(root: &Path, name: &ProgramName) -> Result<Self, BuildError> {
+    /// Reads the extracted source at `root`. The released program is called `name`; if that is left open, as
+    /// `instar.toml` says, or like the binary.
+    pub fn read(root: &Path, name: Option<&ProgramName>) -> Result<Self, BuildError> {
         let table = match read_text(root, PROJECT_FILE)? {
             Some(text) => parse::<ProjectFile>(PROJECT_FILE, &text)?.release,
             None => ReleaseTable::default(),
@@ -103,6 +139,8 @@ impl Project {
         let (package, bin) = match (table.package, table.bin) {
             (Some(package), Some(bin)) => (package, bin),
             (Some(package), None) => (package.clone(), package),
+            // Nix knows its own packages; only the program in the output has to be named.
+            (None, Some(bin)) if table.recipe == RecipeChoice::Nix => (bin.clone(), bin),
             (None, bin) => {
                 let (package, default_bin) = conclude_package(root)?;
                 (package, bin.unwrap_or(default_bin))
@@ -111,6 +149,20 @@ impl Project {
         for given in [&package, &bin].into_iter().chain(&table.features) {
             check_cargo_name(given)?;
         }
+        for given in [&table.nix_file, &table.nix_attribute]
+            .into_iter()
+            .flatten()
+        {
+            check_nix_name(given)?;
+        }
+        let name = match (name, table.name) {
+            (Some(name), _) => name.clone(),
+            (None, Some(name)) => name,
+            (None, None) => ProgramName::new(bin.as_str()).map_err(|_| {
+                let why = format!("the binary's name {bin:?} can't be a release's; say `name = …`");
+                project(PROJECT_FILE, why)
+            })?,
+        };
         let manifest = table.manifest.unwrap_or_else(|| "dapp.json".into());
         let kind = match table.kind {
             Some(kind) => kind,
@@ -130,11 +182,22 @@ impl Project {
             kind,
             package,
             bin,
-            name: name.clone(),
+            name,
             manifest,
             targets,
             features: table.features,
+            debug_info: table.debug_info,
+            nix_file: table.nix_file,
+            nix_attribute: table.nix_attribute,
         })
+    }
+}
+
+/// A target is a triple, or a triple, a dot and a processor that is compiled for: `x86_64-unknown-linux-gnu.x86-64-v3`.
+pub(crate) fn triple_and_cpu(target: &Target) -> (String, Option<String>) {
+    match target.as_str().split_once('.') {
+        Some((triple, cpu)) => (triple.to_owned(), Some(cpu.to_owned())),
+        None => (target.to_string(), None),
     }
 }
 
@@ -192,6 +255,18 @@ fn check_cargo_name(name: &str) -> Result<(), BuildError> {
         PROJECT_FILE,
         format!("{shown:?} is not a name that cargo would take"),
     ))
+}
+
+/// A path inside the source, or an attribute's name: both become arguments.
+fn check_nix_name(name: &str) -> Result<(), BuildError> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'/');
+    let inside = name.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    if name.len() <= 255 && inside && !name.starts_with('-') && name.bytes().all(plain) {
+        return Ok(());
+    }
+    let shown: String = name.chars().take(80).collect();
+    let why = format!("{shown:?} is no path inside the source, and no attribute's name");
+    Err(project(PROJECT_FILE, why))
 }
 
 pub(crate) fn read_text(root: &Path, path: &str) -> Result<Option<String>, BuildError> {
@@ -262,12 +337,47 @@ mod tests {
             ("Cargo.toml", "[package]\nname = \"coin-dapp\"\n"),
             ("dapp.json", "{}"),
         ]);
-        let project = Project::read(dir.path(), &name()).unwrap();
+        let project = Project::read(dir.path(), Some(&name())).unwrap();
         assert_eq!(
             (project.kind, project.package.as_str(), project.bin.as_str()),
             (Kind::Dapp, "coin-dapp", "coin-dapp")
         );
         assert_eq!(project.targets[0].as_str(), DEFAULT_TARGET);
+    }
+
+    #[test]
+    fn a_name_comes_from_the_request_the_file_or_the_binary() {
+        let dir = source(&[("Cargo.toml", "[package]\nname = \"tool\"\n")]);
+        let read = |name: Option<&ProgramName>| {
+            Project::read(dir.path(), name).map(|p| p.name.to_string())
+        };
+        assert_eq!(read(Some(&name())).unwrap(), "coin");
+        assert_eq!(read(None).unwrap(), "tool");
+        fs::write(
+            dir.path().join(PROJECT_FILE),
+            "[release]\nname = \"other\"\n",
+        )
+        .unwrap();
+        assert_eq!(read(None).unwrap(), "other");
+        fs::write(
+            dir.path().join(PROJECT_FILE),
+            "[release]\nbin = \"my_tool\"\n",
+        )
+        .unwrap();
+        assert!(read(None).unwrap_err().to_string().contains("name ="));
+    }
+
+    #[test]
+    fn a_target_may_name_a_processor() {
+        let split = |text: &str| {
+            let (triple, cpu) = triple_and_cpu(&Target::new(text).unwrap());
+            (triple, cpu)
+        };
+        assert_eq!(
+            split("x86_64-unknown-linux-gnu.x86-64-v3"),
+            ("x86_64-unknown-linux-gnu".into(), Some("x86-64-v3".into()))
+        );
+        assert_eq!(split(DEFAULT_TARGET), (DEFAULT_TARGET.into(), None));
     }
 
     #[test]
@@ -282,7 +392,7 @@ mod tests {
                 "[package]\nname = \"a-pkg\"\n[[bin]]\nname = \"a\"\n",
             ),
         ]);
-        let project = Project::read(dir.path(), &name()).unwrap();
+        let project = Project::read(dir.path(), Some(&name())).unwrap();
         assert_eq!(
             (project.kind, project.package.as_str(), project.bin.as_str()),
             (Kind::Program, "a-pkg", "a")
@@ -296,17 +406,17 @@ mod tests {
             ("instar.toml", "[release]\nkindd = \"dapp\"\n"),
         ]);
         assert!(
-            Project::read(unknown.path(), &name())
+            Project::read(unknown.path(), Some(&name()))
                 .unwrap_err()
                 .to_string()
                 .contains("kindd")
         );
         let option = source(&[("instar.toml", "[release]\npackage = \"--config=x\"\n")]);
-        assert!(Project::read(option.path(), &name()).is_err());
+        assert!(Project::read(option.path(), Some(&name())).is_err());
         let link = source(&[("x", "")]);
         std::os::unix::fs::symlink("/etc/passwd", link.path().join("instar.toml")).unwrap();
         assert!(
-            Project::read(link.path(), &name())
+            Project::read(link.path(), Some(&name()))
                 .unwrap_err()
                 .to_string()
                 .contains("symbolic link")

@@ -21,6 +21,9 @@ pub const RECIPE_CARGO: &str = "cargo-vendored-v1";
 /// The recipe that goes on from the target folder of a checkout, once.
 pub const RECIPE_CARGO_WARM: &str = "cargo-warm-v1";
 
+/// The recipe that builds in Nix's sandbox, and checks with `--check`.
+pub const RECIPE_NIX: &str = "nix-v1";
+
 /// The format of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RecordFormat {
@@ -51,6 +54,15 @@ pub struct BuildRecord {
     pub kind: Kind,
     /// What it was built from.
     pub source: Source,
+    /// Where that came from, as a URL without a user or password; nothing if nobody said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
+    /// The ref that led to the commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// Whether the tree is a work tree that is not the commit's: such a build can't be attested.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dirty: bool,
     /// The commit's time, in seconds since 1970.
     pub source_time_s: u64,
     /// What was built, by target, ascending.

@@ -13,6 +13,8 @@ use git2::{ObjectFormat, ObjectType, Odb, Oid, Repository};
 use instar_attest::release::{Source, SourceFormat};
 
 use crate::error::{At, BuildError};
+use crate::remote::without_credentials;
+use crate::submodule;
 
 /// How many files and folders a source may have. The Linux kernel has 90,000.
 pub const MAX_TREE_ENTRIES: usize = 200_000;
@@ -30,6 +32,12 @@ pub struct Commit {
     pub source: Source,
     /// The committer's time, in seconds since 1970; never before.
     pub time_s: u64,
+    /// The ref that was asked for, if it was one.
+    pub reference: Option<String>,
+    /// Where the repository says that it comes from, without credentials.
+    pub repository: Option<String>,
+    /// Whether the tree is a work tree that is not the commit's.
+    pub dirty: bool,
 }
 
 /// Resolves `revision` to a commit of `repository`, which may be a checkout or bare, in SHA-1 or SHA-256 format.
@@ -44,18 +52,62 @@ pub fn resolve(repository: &Path, revision: &str) -> Result<Commit, BuildError> 
         .revparse_single(revision)
         .and_then(|found| found.peel_to_commit())
         .map_err(wrap)?;
+    Ok(of_commit(&repo, &commit, revision))
+}
+
+/// The work tree of a checkout on top of its head: what is tracked, and what is new and not ignored. Where that is the
+/// head's own tree, the commit is as good as any other.
+///
+/// Like `git stash create`, this leaves objects in the repository that no ref leads to.
+pub fn resolve_dirty(repository: &Path) -> Result<Commit, BuildError> {
+    let wrap = |source| BuildError::Repository {
+        repository: repository.to_owned(),
+        revision: "the work tree".to_owned(),
+        source,
+    };
+    let repo = Repository::open(repository).map_err(wrap)?;
+    let head = repo.revparse_single("HEAD").map_err(wrap)?;
+    let head = head.peel_to_commit().map_err(wrap)?;
+    let mut index = repo.index().map_err(wrap)?;
+    // Changed in memory alone: the checkout's own index stays as it is.
+    index
+        .add_all(["*"], git2::IndexAddOption::DEFAULT, None)
+        .and_then(|()| index.update_all(["*"], None))
+        .map_err(wrap)?;
+    let tree = index.write_tree().map_err(wrap)?;
+    let mut commit = of_commit(&repo, &head, "HEAD");
+    commit.dirty = tree != head.tree_id();
+    commit.source.tree = tree.to_string();
+    Ok(commit)
+}
+
+fn of_commit(repo: &Repository, commit: &git2::Commit<'_>, revision: &str) -> Commit {
     let format = match repo.object_format() {
         ObjectFormat::Sha1 => SourceFormat::Sha1,
         ObjectFormat::Sha256 => SourceFormat::Sha256,
     };
-    Ok(Commit {
+    let reference = repo
+        .resolve_reference_from_short_name(revision)
+        .and_then(|found| found.resolve());
+    let reference = reference
+        .ok()
+        .and_then(|found| found.name().map(str::to_owned).ok())
+        .filter(|name| name.starts_with("refs/"));
+    let origin = repo.find_remote("origin");
+    let origin = origin
+        .ok()
+        .and_then(|remote| remote.url().map(without_credentials).ok());
+    Commit {
         source: Source {
             commit: commit.id().to_string(),
             format,
             tree: commit.tree_id().to_string(),
         },
         time_s: u64::try_from(commit.time().seconds()).unwrap_or(0),
-    })
+        reference,
+        repository: origin,
+        dirty: false,
+    }
 }
 
 /// Writes the commit's tree into the new folder `into`; every file's modification time is the commit's.
@@ -69,22 +121,34 @@ pub fn extract(repository: &Path, commit: &Commit, into: &Path) -> Result<(), Bu
     let tree = Oid::from_str_ext(&commit.source.tree, repo.object_format()).map_err(wrap)?;
     let odb = repo.odb().map_err(wrap)?;
     fs::create_dir(into).at("can't make", into)?;
+    let modules = submodule::listed(&repo, tree).map_err(wrap)?;
     let mut writer = Writer {
         repo: &repo,
         odb: &odb,
+        modules: &modules,
+        within: "",
         time: SystemTime::UNIX_EPOCH + Duration::from_secs(commit.time_s),
-        entries: 0,
-        bytes: 0,
+        used: &mut Used::default(),
     };
     writer.folder(tree, into, "", 0, &wrap)
+}
+
+/// What was written so far, submodules included.
+#[derive(Default)]
+struct Used {
+    entries: usize,
+    bytes: u64,
 }
 
 struct Writer<'a> {
     repo: &'a Repository,
     odb: &'a Odb<'a>,
+    /// The submodules that this repository's `.gitmodules` names, by path.
+    modules: &'a [submodule::Module],
+    /// The path at which this repository's tree stands in the whole source, with a `/` after it.
+    within: &'a str,
     time: SystemTime,
-    entries: usize,
-    bytes: u64,
+    used: &'a mut Used,
 }
 
 impl Writer<'_> {
@@ -104,11 +168,11 @@ impl Writer<'_> {
             })?;
             let path = format!("{prefix}{name}");
             check_name(name, &path)?;
-            self.entries += 1;
+            self.used.entries += 1;
             if depth >= MAX_TREE_DEPTH || path.len() > MAX_TREE_PATH {
                 return Err(refused(&path, "it lies too deep"));
             }
-            if self.entries > MAX_TREE_ENTRIES {
+            if self.used.entries > MAX_TREE_ENTRIES {
                 return Err(BuildError::TooLarge {
                     what: "the number of files in the source".into(),
                     limit: MAX_TREE_ENTRIES as u64,
@@ -123,16 +187,47 @@ impl Writer<'_> {
                 0o100644 | 0o100664 => self.file(entry.id(), &at, 0o644, wrap)?,
                 0o100755 => self.file(entry.id(), &at, 0o755, wrap)?,
                 0o120000 => self.link(entry.id(), &at, &path, depth, wrap)?,
-                0o160000 => {
-                    return Err(refused(
-                        &path,
-                        "submodules are not brought along; vendor it instead",
-                    ));
-                }
+                0o160000 => self.submodule(entry.id(), &at, &path, depth)?,
                 _ => return Err(refused(&path, "it is no file, folder or symbolic link")),
             }
         }
         set_time(into, self.time)
+    }
+
+    /// A submodule is pinned by the commit in the tree; its objects lie where `git submodule update` put them.
+    fn submodule(
+        &mut self,
+        commit: Oid,
+        at: &Path,
+        path: &str,
+        depth: usize,
+    ) -> Result<(), BuildError> {
+        let inside = path.strip_prefix(self.within).unwrap_or(path);
+        let repo = submodule::open(self.repo, self.modules, inside).ok_or_else(|| {
+            refused(
+                path,
+                "a submodule whose repository is not here; run `git submodule update --init --recursive`",
+            )
+        })?;
+        let wrap = |source| BuildError::Repository {
+            repository: repo.path().to_owned(),
+            revision: commit.to_string(),
+            source,
+        };
+        let tree = repo.find_commit(commit).map_err(wrap)?.tree_id();
+        let modules = submodule::listed(&repo, tree).map_err(wrap)?;
+        let odb = repo.odb().map_err(wrap)?;
+        fs::create_dir(at).at("can't make", at)?;
+        let within = format!("{path}/");
+        let mut writer = Writer {
+            repo: &repo,
+            odb: &odb,
+            modules: &modules,
+            within: &within,
+            time: self.time,
+            used: &mut *self.used,
+        };
+        writer.folder(tree, at, &within, depth + 1, &wrap)
     }
 
     fn blob(
@@ -148,8 +243,8 @@ impl Writer<'_> {
                 "it is not the blob that its mode promises",
             ));
         }
-        self.bytes += size as u64;
-        if self.bytes > MAX_TREE_BYTES {
+        self.used.bytes += size as u64;
+        if self.used.bytes > MAX_TREE_BYTES {
             return Err(BuildError::TooLarge {
                 what: "the size of the source in bytes".into(),
                 limit: MAX_TREE_BYTES,

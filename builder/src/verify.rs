@@ -3,51 +3,101 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use instar_attest::release::{Release, ReleaseFile};
+use instar_attest::release::{ProgramName, Release, SbomReveal, Slot, Source};
 
 use crate::assemble::RELEASE_FOLDER;
 use crate::build::{BuildOutcome, BuildRequest, Built, DifferentBuild, Progress, build};
 use crate::compare::{FileDifference, compare};
 use crate::error::BuildError;
 use crate::explain::{Cause, Clues};
-use crate::record::BuildRecord;
+use crate::record::{BuildRecord, BuiltTarget};
+use crate::toolchain::sha256_file;
 
-/// Builds the release's source commit and compares what comes out with the release.
+/// What somebody says that a source makes: a release, or the record of a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// The source.
+    pub source: Source,
+    /// What the release replaces.
+    pub slot: Slot,
+    /// The release number.
+    pub number: u64,
+    /// The program's name.
+    pub name: ProgramName,
+    /// The files of each target.
+    pub targets: Vec<BuiltTarget>,
+    /// The software bill of materials.
+    pub sbom: SbomReveal,
+}
+
+impl From<&Release> for Claimed {
+    fn from(release: &Release) -> Self {
+        let targets = release.targets().into_iter().map(|target| BuiltTarget {
+            target: target.clone(),
+            files: release.files_of(target),
+        });
+        Self {
+            source: release.source.clone(),
+            slot: release.slot.clone(),
+            number: release.number,
+            name: release.name.clone(),
+            targets: targets.collect(),
+            sbom: release.sbom.clone(),
+        }
+    }
+}
+
+impl From<&BuildRecord> for Claimed {
+    fn from(record: &BuildRecord) -> Self {
+        Self {
+            source: record.source.clone(),
+            slot: record.slot.clone(),
+            number: record.number,
+            name: record.name.clone(),
+            targets: record.targets.clone(),
+            sbom: record.sbom.clone(),
+        }
+    }
+}
+
+/// Builds the named source commit and compares what comes out with what is claimed.
 ///
-/// `folder` holds the release's files, so that a difference can be explained; where a file of the release is not there,
-/// or isn't the one that `release.json` names, its digest alone is compared. The answer is that of [`build`]: `Equal`
-/// means that both own builds and the release agree on every file of the targets that could be built here.
+/// `folder` holds the claimed files, so that a difference can be explained; where one is not there, or isn't the one that
+/// is claimed, its digest alone is compared. The answer is that of [`build`]: `Equal` means that both own builds and the
+/// claim agree on every file of the targets that could be built here.
 pub fn verify_rebuild(
-    release: &Release,
+    claimed: &Claimed,
     folder: &Path,
     request: &BuildRequest,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<BuildOutcome, BuildError> {
     let request = BuildRequest {
-        revision: release.source.commit.clone(),
-        slot: release.slot.clone(),
-        number: release.number,
-        name: release.name.clone(),
+        revision: claimed.source.commit.clone(),
+        slot: Some(claimed.slot.clone()),
+        number: claimed.number,
+        name: Some(claimed.name.clone()),
+        allow_dirty: false,
         ..request.clone()
     };
     let outcome = build(&request, progress)?;
     let (BuildOutcome::Equal(built) | BuildOutcome::Once(built)) = &outcome else {
         return Ok(outcome);
     };
-    let differences = differences(release, folder, built)?;
+    let differences = differences(claimed, folder, built)?;
     if differences.is_empty() {
         return Ok(outcome);
     }
     let log = |number: u32| request.out.join(format!("build-{number}.log"));
     Ok(BuildOutcome::Different(DifferentBuild {
         files: differences,
+        diffoscope: None,
         kept: [folder.to_owned(), request.out.join(RELEASE_FOLDER)],
         logs: [log(1), log(2)],
     }))
 }
 
 fn differences(
-    release: &Release,
+    claimed: &Claimed,
     folder: &Path,
     built: &Built,
 ) -> Result<Vec<FileDifference>, BuildError> {
@@ -57,10 +107,10 @@ fn differences(
     let mut unseen = Vec::new();
     for target in &record.targets {
         // A target that the release doesn't have can't contradict it.
-        let released = release.files_of(&target.target);
-        if released.is_empty() {
+        let Some(released) = claimed.targets.iter().find(|t| t.target == target.target) else {
             continue;
-        }
+        };
+        let released = &released.files;
         for file in &target.files {
             if !released.contains(file) {
                 ours.insert(file.path.to_string(), own_folder.join(file.path.as_str()));
@@ -68,7 +118,7 @@ fn differences(
         }
         for file in released.iter().filter(|file| !target.files.contains(file)) {
             let at = folder.join(file.path.as_str());
-            if reveal_of(release, file.path.as_str()).is_some_and(|named| is_named(named, &at)) {
+            if sha256_file(&at).is_ok_and(|digest| digest == file.sha256) {
                 theirs.insert(file.path.to_string(), at);
             } else {
                 unseen.push((file.path.to_string(), file.size));
@@ -92,10 +142,10 @@ fn differences(
         });
     }
     found.extend(compare(&theirs, &ours, &Clues::default())?);
-    if record.sbom != release.sbom {
+    if record.sbom != claimed.sbom {
         found.push(FileDifference {
             path: record.sbom.path.to_string(),
-            sizes: [Some(release.sbom.size), Some(record.sbom.size)],
+            sizes: [Some(claimed.sbom.size), Some(record.sbom.size)],
             first_offset: None,
             section: None,
             cause: Cause::Unknown,
@@ -104,13 +154,4 @@ fn differences(
         });
     }
     Ok(found)
-}
-
-fn reveal_of<'a>(release: &'a Release, path: &str) -> Option<&'a ReleaseFile> {
-    release.files.iter().find(|file| file.path.as_str() == path)
-}
-
-/// Whether the file at `at` is the one that release.json names.
-fn is_named(named: &ReleaseFile, at: &Path) -> bool {
-    crate::toolchain::sha256_file(at).is_ok_and(|digest| digest == named.sha256)
 }

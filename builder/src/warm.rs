@@ -54,7 +54,7 @@ pub(crate) fn build(
         .canonicalize()
         .or_else(|_| std::path::absolute(target))
         .at("can't find", target)?;
-    let project = Project::read(&tree, &request.name)?;
+    let project = Project::read(&tree, request.name.as_ref())?;
     let lock = read_lock(&tree)?;
     let toolchain = Toolchain::find(&tree)?;
     let (files_unchanged, files_changed) = take_times(&tree, &checkout)?;
@@ -97,11 +97,14 @@ pub(crate) fn build(
         recipe: Recipe::new(RECIPE_CARGO_WARM)?,
         hermetic: false,
         equal_builds: 1,
-        slot: request.slot.clone(),
+        slot: prepared.slot(&project)?,
         number: request.number,
-        name: request.name.clone(),
+        name: project.name.clone(),
         kind: project.kind,
         source: prepared.commit.source.clone(),
+        repository: prepared.commit.repository.clone(),
+        reference: prepared.commit.reference.clone(),
+        dirty: prepared.commit.dirty,
         source_time_s: prepared.commit.time_s,
         targets,
         sbom,

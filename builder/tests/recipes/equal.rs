@@ -7,7 +7,7 @@ use std::process::Command;
 use instar_attest::release::{Activation, ChunkProfile, Release, ReleaseHead, Slot};
 use instar_attest::{ChainId, Digest};
 use instar_builder::{
-    BuildOutcome, BuildRecord, Built, Kind, Prepared, RECIPE_CARGO, verify_rebuild,
+    BuildOutcome, BuildRecord, Built, Claimed, Kind, Prepared, RECIPE_CARGO, verify_rebuild,
 };
 use object::Object;
 
@@ -139,7 +139,7 @@ pub fn a_release_is_verified_by_rebuilding() {
     let good = release(&built);
     let request = place.request(&repository, "again");
     let folder = built.out.join("release");
-    equal(verify_rebuild(&good, &folder, &request, &mut quiet).unwrap());
+    equal(verify_rebuild(&Claimed::from(&good), &folder, &request, &mut quiet).unwrap());
 
     // Somebody reveals what the next commit makes, under the name of this one.
     write(
@@ -162,7 +162,7 @@ pub fn a_release_is_verified_by_rebuilding() {
     other.record.source = built.record.source.clone();
     let request = place.request(&repository, "third");
     match verify_rebuild(
-        &release(&other),
+        &Claimed::from(&release(&other)),
         &other.out.join("release"),
         &request,
         &mut quiet,

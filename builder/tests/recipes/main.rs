@@ -8,6 +8,7 @@ mod support;
 mod different;
 mod equal;
 mod failed;
+mod sources;
 mod vendored;
 mod warm;
 
@@ -27,6 +28,23 @@ const TESTS: &[Test] = &[
         "a_release_is_verified_by_rebuilding",
         equal::a_release_is_verified_by_rebuilding,
     ),
+    (
+        "a_work_tree_is_built_only_when_asked_and_marked",
+        sources::a_work_tree_is_built_only_when_asked_and_marked,
+    ),
+    (
+        "a_submodule_is_built_at_its_pinned_commit",
+        sources::a_submodule_is_built_at_its_pinned_commit,
+    ),
+    (
+        "a_url_is_brought_and_brought_again",
+        sources::a_url_is_brought_and_brought_again,
+    ),
+    (
+        "debug_information_lies_beside_the_release",
+        sources::debug_information_lies_beside_the_release,
+    ),
+    ("two_targets_in_one_run", sources::two_targets_in_one_run),
     ("a_time_stamp_is_found", different::a_time_stamp_is_found),
     ("a_date_is_found", different::a_date_is_found),
     ("a_host_name_is_found", different::a_host_name_is_found),

@@ -42,9 +42,10 @@ impl Place {
         BuildRequest {
             repository: repository.to_owned(),
             revision: "HEAD".into(),
-            slot: Slot::new("dapps/tiny").unwrap(),
+            slot: Some(Slot::new("dapps/tiny").unwrap()),
             number: 2,
-            name: ProgramName::new("tiny").unwrap(),
+            name: Some(ProgramName::new("tiny").unwrap()),
+            allow_dirty: false,
             how: How::Cargo,
             out: self.path(out),
             cache: cache().to_owned(),

@@ -49,8 +49,13 @@ enum Verb {
     Dapp(verbs::dapp::Verb),
     /// Build a release from a commit, twice, and compare
     Build(verbs::build::Args),
-    /// Sign what was built, commit to it on the ledger, and reveal it
+    /// Sign what was built: for a build round on the ledger, or for anybody
     Attest(verbs::attest::Args),
+    /// Check a release's bundles against a policy, offline, or rebuild it and compare
+    Verify(verbs::verify::Args),
+    /// Check a release policy, or write it as an in-toto layout
+    #[command(subcommand)]
+    Policy(verbs::policy::Verb),
     /// Keep a file, folder or stream as IPFS blocks, and print its content address
     Add(verbs::add::Args),
     /// Fetch content by its address, from anybody, trusting nobody
@@ -91,6 +96,8 @@ pub fn main(codename: &str) -> ExitCode {
         Verb::Dapp(verb) => verbs::dapp::run(verb),
         Verb::Build(args) => verbs::build::run(&args),
         Verb::Attest(args) => verbs::attest::run(&args),
+        Verb::Verify(args) => verbs::verify::run(&args),
+        Verb::Policy(verb) => verbs::policy::run(&verb),
         Verb::Add(args) => verbs::add::run(&args),
         Verb::Get(args) => verbs::get::run(&args),
         Verb::Store(verb) => verbs::store::run(verb),

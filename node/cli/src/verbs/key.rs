@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 use clap::ValueEnum;
-use instar_attest::{Purpose, keyfile};
+use instar_attest::{Purpose, SecretKey, VerifyKey, keyfile};
 use instar_node::home::Home;
+use zeroize::Zeroizing;
 
 use super::NodeArgs;
 use crate::exit::facts;
@@ -42,7 +43,7 @@ impl From<PurposeArg> for Purpose {
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  instar key new account -o account.json\n  instar key new --home ~/node --name val-1 --operator alice \\\n    --consensus /ip4/192.0.2.7/tcp/7001 --data /ip4/192.0.2.7/tcp/7002 > val-1.json"
+    after_help = "Examples:\n  instar key new account -o account.json\n  INSTAR_KEY_PASSPHRASE=… instar key new builder --seal -o builder.json\n  instar key new --home ~/node --name val-1 --operator alice \\\n    --consensus /ip4/192.0.2.7/tcp/7001 --data /ip4/192.0.2.7/tcp/7002 > val-1.json"
 )]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["purpose", "home"]))]
 pub struct New {
@@ -70,16 +71,68 @@ pub struct New {
     /// Multiaddress where the others reach its data swarm
     #[arg(long, value_name = "MULTIADDR", requires = "home")]
     data: Option<String>,
+    /// Seal the secret half with a passphrase, taken from INSTAR_KEY_PASSPHRASE or from a file
+    #[arg(long, requires = "purpose")]
+    seal: bool,
+    /// A file with the passphrase; its first line counts
+    #[arg(long, value_name = "FILE", requires = "seal")]
+    passphrase_file: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
+/// Which key signs.
 #[derive(clap::Args)]
-#[command(after_help = "Example: instar key show account.json")]
+pub struct KeyArgs {
+    /// The key file, or `env:NAME` for a variable that holds its content
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// A file with the passphrase of a sealed key; else INSTAR_KEY_PASSPHRASE
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+}
+
+impl KeyArgs {
+    /// The key, if it is there for `purpose`.
+    pub fn load(&self, purpose: Purpose) -> Result<SecretKey> {
+        let words = passphrase(self.passphrase_file.as_deref())?;
+        let words = words.as_ref().map(|w| w.as_str());
+        let variable = self.key.to_str().and_then(|k| k.strip_prefix("env:"));
+        let Some(variable) = variable else {
+            return Ok(keyfile::load_with(&self.key, purpose, words)?);
+        };
+        let text = std::env::var(variable)
+            .map(Zeroizing::new)
+            .with_context(|| format!("the variable {variable} can't be read"))?;
+        Ok(keyfile::from_text(&text, &self.key, purpose, words)?)
+    }
+}
+
+/// The passphrase from a file, or from the environment; nothing if there is neither.
+fn passphrase(file: Option<&Path>) -> Result<Option<Zeroizing<String>>> {
+    let Some(file) = file else {
+        return Ok(std::env::var("INSTAR_KEY_PASSPHRASE")
+            .ok()
+            .map(Zeroizing::new));
+    };
+    let text = std::fs::read_to_string(file).map(Zeroizing::new);
+    let text = text.with_context(|| format!("the passphrase file {}", file.display()))?;
+    Ok(Some(Zeroizing::new(
+        text.lines().next().unwrap_or_default().to_owned(),
+    )))
+}
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  instar key show account.json\n  instar key show builder.json --pem > builder.pem      # for cosign, sigstore-js, in-toto, OpenSSL"
+)]
 pub struct Show {
-    /// The key file
+    /// The key file, sealed or not
     file: PathBuf,
+    /// Print the public half as PEM
+    #[arg(long, conflicts_with = "json")]
+    pem: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -92,11 +145,20 @@ pub struct AllowedSigners {
     node: NodeArgs,
 }
 
-fn one(purpose: PurposeArg, output: &Path, json: bool) -> Result<()> {
+fn one(args: &New, purpose: PurposeArg, output: &Path) -> Result<()> {
     let purpose = purpose.into();
-    let key = keyfile::generate(output, purpose)?;
+    let key = if args.seal {
+        let words = passphrase(args.passphrase_file.as_deref())?.context(
+            "no passphrase: set INSTAR_KEY_PASSPHRASE, or name a file with --passphrase-file",
+        )?;
+        let key = SecretKey::from_seed(&*keyfile::os_seed()?);
+        keyfile::create_sealed(output, purpose, &key, &words)?;
+        key
+    } else {
+        keyfile::generate(output, purpose)?
+    };
     let value = serde_json::json!({"purpose": purpose, "public": key.public(), "file": output});
-    facts(json, &value, |_| {
+    facts(args.json, &value, |_| {
         format!("{purpose} key {} in {}", key.public(), output.display())
     })
 }
@@ -121,7 +183,7 @@ fn validator(args: &New, home: &Path) -> Result<()> {
 pub fn run(verb: Verb) -> Result<()> {
     match verb {
         Verb::New(args) => match (&args.purpose, &args.output, &args.home) {
-            (Some(purpose), Some(output), _) => one(*purpose, output, args.json),
+            (Some(purpose), Some(output), _) => one(&args, *purpose, output),
             (_, _, Some(home)) => validator(&args, home),
             // The command line's own rules leave no third case.
             _ => Err(anyhow!(
@@ -129,9 +191,12 @@ pub fn run(verb: Verb) -> Result<()> {
             )),
         },
         Verb::Show(args) => {
-            let (key, purpose) = keyfile::load_any(&args.file)?;
-            let public = key.public();
-            let value = serde_json::json!({"purpose": purpose, "public": public});
+            let (public, purpose) = keyfile::public(&args.file)?;
+            if args.pem {
+                print!("{}", VerifyKey::Ed25519(public).to_pem());
+                return Ok(());
+            }
+            let value = serde_json::json!({"purpose": purpose, "public": public, "key_id": public.key_id()});
             facts(args.json, &value, |_| format!("{purpose} key {public}"))
         }
         Verb::AllowedSigners(args) => {

@@ -12,6 +12,7 @@ pub mod init;
 pub mod key;
 pub mod node;
 pub mod pin;
+pub mod policy;
 pub mod propose;
 pub mod receipt;
 pub mod send;
@@ -19,6 +20,7 @@ pub mod serve;
 pub mod store;
 pub mod upgrade;
 pub mod upgrader;
+pub mod verify;
 pub mod vote;
 
 use std::path::{Path, PathBuf};
