@@ -48,7 +48,13 @@ pub enum CarError {
     },
     /// The blocks that should go into it can't be had.
     #[error(transparent)]
-    Dag(#[from] DagError),
+    Dag(Box<DagError>),
+}
+
+impl From<DagError> for CarError {
+    fn from(error: DagError) -> Self {
+        Self::Dag(Box::new(error))
+    }
 }
 
 /// Writes an archive of version 1.

@@ -137,13 +137,18 @@ struct Parcel<R> {
 /// What the reader hands on: a parcel, or why there are no more.
 type Handed<R> = Result<Parcel<R>, ImportError>;
 
+/// What makes a chunk or node ready, on several threads at once.
+pub type Ready<'a, R> = dyn Fn(&Cid, &[u8]) -> Result<R, BlockError> + Sync + 'a;
+/// What takes each with what came of making it ready.
+pub type Keep<'a, R> = dyn FnMut(&Cid, &[u8], R) -> Result<(), BlockError> + 'a;
+
 /// Cuts and hashes `content`. `ready` runs on several threads for each chunk and node; `keep` gets
 /// each with what `ready` made of it, in order, children before parents.
 pub fn import<R: Send>(
     content: Content<'_>,
     options: &ImportOptions,
-    ready: &(dyn Fn(&Cid, &[u8]) -> Result<R, BlockError> + Sync),
-    keep: &mut dyn FnMut(&Cid, &[u8], R) -> Result<(), BlockError>,
+    ready: &Ready<'_, R>,
+    keep: &mut Keep<'_, R>,
 ) -> Result<Imported, ImportError> {
     let hashers = std::thread::available_parallelism().map_or(2, usize::from);
     let hashers = hashers.clamp(1, MAX_HASHERS);
@@ -227,7 +232,7 @@ pub fn only_cid(content: Content<'_>, options: &ImportOptions) -> Result<Importe
 fn hasher<R: Send>(
     hash: &Mutex<Receiver<Parcel<R>>>,
     done: &SyncSender<Handed<R>>,
-    ready: &(dyn Fn(&Cid, &[u8]) -> Result<R, BlockError> + Sync),
+    ready: &Ready<'_, R>,
 ) {
     loop {
         // A poisoned lock means that another hasher panicked; the scope will say so.

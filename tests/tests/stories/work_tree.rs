@@ -65,9 +65,10 @@ fn build_flipped(stage: &Stage<'_>, runner: &runner::Runner, job: &runner::Job) 
     let request = BuildRequest {
         repository: job.repo.clone(),
         revision: job.commit.clone(),
-        slot: job.slot.parse().unwrap(),
+        slot: Some(job.slot.parse().unwrap()),
         number: job.number,
-        name: job.name.parse().unwrap(),
+        name: Some(job.name.parse().unwrap()),
+        allow_dirty: false,
         how: How::Cargo,
         out: runner.out(job),
         cache: stage.home.join("odd-cache"),

@@ -16,6 +16,9 @@ const SPARSE_PERCENT: u64 = 60;
 /// Blocks that are forgotten or moved in one transaction.
 const STEP: usize = 4096;
 
+/// What looks at each block's key and place.
+type Look<'a> = dyn FnMut(&[u8], Location) -> Result<(), BlockError> + 'a;
+
 /// What a collection did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GcReport {
@@ -112,10 +115,7 @@ impl BlockStore {
         Ok(reached)
     }
 
-    fn each(
-        &self,
-        look: &mut dyn FnMut(&[u8], Location) -> Result<(), BlockError>,
-    ) -> Result<(), BlockError> {
+    fn each(&self, look: &mut Look<'_>) -> Result<(), BlockError> {
         let read = self.db.begin_read().map_err(failed("list"))?;
         let table = read.open_table(INDEX).map_err(failed("list"))?;
         for row in table.iter().map_err(failed("list"))? {
