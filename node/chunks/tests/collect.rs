@@ -1,14 +1,10 @@
-//! Space: what is collected and what is not, quotas, a disk that is full.
+//! Space: what is collected and what is not, and quotas.
 
 // The lint knows test functions, not the helpers beside them.
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use instar_chunks::block::{RAW, cid_of};
 use instar_chunks::import::{Content, ImportOptions, Imported};
 use instar_chunks::{BlockError, BlockStore, Blocks, Cid, Limits, missing};
 
@@ -179,76 +175,4 @@ fn a_store_belongs_to_one_process() {
     let _store = BlockStore::open(&path).unwrap();
     let error = BlockStore::open(&path).unwrap_err();
     assert!(matches!(error, BlockError::InUse { .. }), "{error}");
-}
-
-/// Names the store that the child fills; without it the child's test does nothing.
-const CHILD: &str = "INSTAR_TEST_FULL_STORE";
-/// Files of the child can't grow over this: what a full disk looks like to it.
-const MAX_FILE_BYTES: u64 = 6 * 1024 * 1024;
-
-fn block(number: u32) -> (Cid, Vec<u8>) {
-    let bytes = noise(50_000, u64::from(number) + 1);
-    (cid_of(RAW, &bytes), bytes)
-}
-
-/// Not a test of its own: what the other one starts.
-#[test]
-#[ignore = "the child of the test beside it"]
-fn child() {
-    let path = std::env::var(CHILD).unwrap();
-    let limit = libc::rlimit {
-        rlim_cur: MAX_FILE_BYTES,
-        rlim_max: MAX_FILE_BYTES,
-    };
-    // SAFETY: both calls take plain values, and `limit` outlives the second.
-    unsafe {
-        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-        assert_eq!(libc::setrlimit(libc::RLIMIT_FSIZE, &limit), 0);
-    }
-    let store = BlockStore::open(Path::new(&path)).unwrap();
-    for number in 0.. {
-        let (cid, bytes) = block(number);
-        if let Err(error) = store.put(&cid, &bytes) {
-            println!("full {error}");
-            // What is there can still be read.
-            assert!(store.get(&block(0).0).unwrap().is_some());
-            return;
-        }
-        println!("kept {number}");
-        std::io::stdout().flush().unwrap();
-    }
-}
-
-#[test]
-fn a_full_disk_loses_nothing_that_was_acknowledged() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("s.redb");
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["child", "--exact", "--ignored", "--nocapture"])
-        .env(CHILD, &path)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let (mut kept, mut full) = (0, false);
-    for line in BufReader::new(child.stdout.unwrap())
-        .lines()
-        .map_while(Result::ok)
-    {
-        if let Some(number) = line.split("kept ").nth(1) {
-            kept = number.parse::<u32>().unwrap() + 1;
-        }
-        full |= line.contains("full block store");
-    }
-    assert!(full, "the disk was full after {kept} blocks");
-    assert!(kept > 50, "{kept}");
-    let store = BlockStore::open(&path).unwrap();
-    for number in 0..kept {
-        let (cid, bytes) = block(number);
-        assert!(store.get(&cid).unwrap() == Some(bytes), "block {number}");
-    }
-    // And with room it goes on.
-    let (cid, bytes) = block(kept + 1);
-    store.put(&cid, &bytes).unwrap();
-    assert!(store.verify(&mut |_| ()).unwrap().corrupt.is_empty());
 }

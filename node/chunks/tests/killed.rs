@@ -48,7 +48,7 @@ fn write_until_killed(path: &Path) -> ! {
     let mut number = start / 5 * 5;
     loop {
         let blocks: Vec<_> = (number..number + 5).map(block).collect();
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             store.put_many(&blocks).unwrap();
         } else {
             // One by one, and durable with the pin.

@@ -122,31 +122,6 @@ fn the_stock_profile_comes_out_as_the_importer_makes_it() {
 }
 
 #[test]
-#[ignore = "prints a fixture instead of checking one"]
-fn print_stock_vectors() {
-    const MIB: usize = 1 << 20;
-    let files: Vec<Value> = [
-        ("stream", 0),
-        ("stream", 1),
-        ("stream", MIB - 1),
-        ("stream", MIB),
-        ("stream", MIB + 1),
-        ("stream", 12_000_001),
-        ("zeros", 2 * MIB),
-        ("zeros", 5_000_000),
-        ("period", 3_000_000),
-        ("spliced", 12_000_007),
-        ("zeros", 1024 * MIB),
-        ("zeros", 1024 * MIB + 1),
-    ]
-    .into_iter()
-    .map(|(kind, len)| file_vector(Profile::UnixfsV1_2025, kind, len))
-    .collect();
-    let fixture = json!({"profile": "unixfs-v1-2025", "files": files});
-    println!("{}", serde_json::to_string_pretty(&fixture).unwrap());
-}
-
-#[test]
 fn every_vector_comes_out_as_frozen() {
     let fixture: Value = serde_json::from_str(FIXTURE).unwrap();
     let files = as_frozen(&fixture, Profile::InstarCdcV1);
