@@ -251,9 +251,9 @@ struct Reader<'a> {
     windows: Vec<(u64, Vec<u8>)>,
 }
 
-/// Bytes of a window of the old file, and how many are kept: 8 MiB in all.
-const OLD_WINDOW_BYTES: u64 = 64 * 1024;
-const OLD_WINDOWS: u64 = 128;
+/// Bytes of a window of the old file, and how many are kept: 16 MiB in all.
+const OLD_WINDOW_BYTES: u64 = 16 * 1024;
+const OLD_WINDOWS: u64 = 1024;
 
 impl<'a> Reader<'a> {
     fn new(old: &'a dyn Source, len: u64) -> Self {

@@ -14,7 +14,7 @@ const FORMS: usize = 4;
 const KNOWN_BITS: u32 = 8;
 const KNOWN: usize = 1 << KNOWN_BITS;
 /// Contexts of the byte model that looks at two bytes, as a power of two.
-const PAIR_BITS: u32 = 13;
+const PAIR_BITS: u32 = 11;
 
 /// The models and the predictor.
 pub struct Corrector<'a> {
@@ -101,6 +101,7 @@ impl<'a> Corrector<'a> {
                 bytes,
                 &mut fields,
             );
+            self.predictor.warm(&fields);
             for field in &fields {
                 self.field(bits, field, address + u64::from(field.at), bytes, actual);
             }
@@ -166,7 +167,11 @@ impl<'a> Corrector<'a> {
             if !second {
                 let off = cut(wanted.wrapping_sub(guess.first));
                 let known = &mut self.known[form];
-                let place = known.iter().position(|k| *k == off);
+                // A decoder is told.
+                let place = match actual {
+                    [] => None,
+                    _ => known.iter().position(|k| *k == off),
+                };
                 let off = if self.again[form].code(bits, place.is_some()) {
                     let tree = &mut self.places[form << KNOWN_BITS..(form + 1) << KNOWN_BITS];
                     let place = tree_code(bits, tree, KNOWN_BITS, place.unwrap_or(0));
