@@ -17,6 +17,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("instar-attest", &[][..]),
         ("instar-sandbox", &[]),
         ("instar-chunks", &[]),
+        ("instar-delta", &["instar-chunks"]),
         (
             "instar-builder",
             &["instar-attest", "instar-chunks", "instar-sandbox"],

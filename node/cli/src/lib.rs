@@ -63,6 +63,9 @@ enum Verb {
     /// Look after the local block store: space, integrity, pins, archives
     #[command(subcommand)]
     Store(verbs::store::Verb),
+    /// Make and apply deltas between releases
+    #[command(subcommand)]
+    Delta(verbs::delta::Verb),
     /// Keep content, or a release, at nodes and Kubo nodes
     Pin(verbs::pin::Args),
     /// Open a build round, or propose the release that a round agreed on
@@ -101,6 +104,7 @@ pub fn main(codename: &str) -> ExitCode {
         Verb::Add(args) => verbs::add::run(&args),
         Verb::Get(args) => verbs::get::run(&args),
         Verb::Store(verb) => verbs::store::run(verb),
+        Verb::Delta(verb) => verbs::delta::run(verb),
         Verb::Pin(args) => verbs::pin::run(&args),
         Verb::Propose(args) => verbs::propose::run(&args),
         Verb::Vote(args) => verbs::vote::run(&args),

@@ -88,18 +88,13 @@ pub fn apply(
         start + header.structure + header.corrections,
         header.literals,
     );
-    let digest = std::thread::scope(|scope| {
+    let made = std::thread::scope(|scope| {
         let (to_maker, from_literals) = sync_channel(WAITING);
         let (to_sink, from_maker) = sync_channel(WAITING);
         scope.spawn(move || unpack(literals, literal_bytes, &to_maker));
         let sink = scope.spawn(move || write(&from_maker, out));
-        let made = rebuild(
-            old,
-            &plan,
-            corrections,
-            Literals::new(from_literals),
-            to_sink,
-        );
+        let from = Literals::new(from_literals);
+        let made = rebuild(old, &plan, corrections, from, to_sink);
         let written = sink
             .join()
             .expect("the writing thread has no panic of its own");
@@ -109,10 +104,16 @@ pub fn apply(
             (Err(None), Ok(_)) => Err(DeltaError::Malformed("its parts don't fit")),
             (Ok(()), Ok(digest)) => Ok(digest),
         }
-    })?;
-    if digest == wanted.sha256 {
-        return Ok(());
-    }
+    });
+    let error = match made {
+        Ok(digest) if digest == wanted.sha256 => return Ok(()),
+        Ok(digest) => DeltaError::WrongNew {
+            wanted: hex(&wanted.sha256),
+            found: hex(&digest),
+        },
+        Err(error @ DeltaError::Io { .. }) => return Err(error),
+        Err(error) => error,
+    };
     // Either the delta lies or the old file is another one: say which.
     let found = hash(old, old_len)?;
     if found != header.old_sha256 {
@@ -121,10 +122,7 @@ pub fn apply(
             found: hex(&found),
         });
     }
-    Err(DeltaError::WrongNew {
-        wanted: hex(&wanted.sha256),
-        found: hex(&digest),
-    })
+    Err(error)
 }
 
 /// A block of literals, or why there are no more.
@@ -308,6 +306,6 @@ fn hash(source: &dyn Source, len: u64) -> Result<[u8; 32], DeltaError> {
     Ok(sha256.finalize().into())
 }
 
-fn hex(digest: &[u8; 32]) -> String {
+pub(crate) fn hex(digest: &[u8; 32]) -> String {
     digest.iter().map(|b| format!("{b:02x}")).collect()
 }

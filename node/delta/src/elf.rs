@@ -27,20 +27,27 @@ pub struct Section {
     pub kind: Option<Kind>,
 }
 
+fn bytes_at<const N: usize>(b: &[u8], at: usize) -> Option<[u8; N]> {
+    b.get(at..at.checked_add(N)?)?.try_into().ok()
+}
+
 fn u16_at(b: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from(u16::from_le_bytes(
-        b.get(at..at + 2)?.try_into().ok()?,
-    )))
+    Some(u64::from(u16::from_le_bytes(bytes_at(b, at)?)))
 }
+
 fn u32_at(b: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from(u32::from_le_bytes(
-        b.get(at..at + 4)?.try_into().ok()?,
-    )))
+    Some(u64::from(u32::from_le_bytes(bytes_at(b, at)?)))
 }
+
 fn u64_at(b: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(
-        b.get(at..at.checked_add(8)?)?.try_into().ok()?,
-    ))
+    Some(u64::from_le_bytes(bytes_at(b, at)?))
+}
+
+/// A stretch that lies in the file, and in the address space.
+fn fits(b: &[u8], offset: u64, len: u64, address: u64, memory_len: u64) -> Option<()> {
+    let inside = offset.checked_add(len)? <= b.len() as u64 && len <= memory_len;
+    address.checked_add(memory_len)?;
+    inside.then_some(())
 }
 
 /// The layout of a 64-bit little-endian ELF file for x86-64; nothing for anything else.
@@ -51,14 +58,22 @@ pub fn layout(b: &[u8]) -> Option<Layout> {
     let mut segments = Vec::new();
     let (phoff, phnum) = (u64_at(b, 32)? as usize, u16_at(b, 56)? as usize);
     for i in 0..phnum {
-        let p = phoff.checked_add(i * 56)?;
+        let p = phoff.checked_add(i * 56).filter(|p| *p < b.len())?;
         if u32_at(b, p)? == 1 {
-            segments.push(Segment {
+            let segment = Segment {
                 offset: u64_at(b, p + 8)?,
                 address: u64_at(b, p + 16)?,
                 len: u64_at(b, p + 32)?,
                 memory_len: u64_at(b, p + 40)?,
-            });
+            };
+            fits(
+                b,
+                segment.offset,
+                segment.len,
+                segment.address,
+                segment.memory_len,
+            )?;
+            segments.push(segment);
         }
     }
     let (shoff, shnum, shstr) = (
@@ -69,7 +84,7 @@ pub fn layout(b: &[u8]) -> Option<Layout> {
     let strings = u64_at(b, shoff.checked_add(shstr * 64 + 24)?)? as usize;
     let mut sections = Vec::new();
     for i in 0..shnum {
-        let s = shoff.checked_add(i * 64)?;
+        let s = shoff.checked_add(i * 64).filter(|s| *s < b.len())?;
         let name_at = strings.checked_add(u32_at(b, s)? as usize)?;
         let name = b.get(name_at..)?;
         let name = &name[..name.iter().position(|c| *c == 0)?];
@@ -87,15 +102,26 @@ pub fn layout(b: &[u8]) -> Option<Layout> {
             _ if flags & 1 != 0 && flags & 2 != 0 => Some(Kind::Words64),
             _ => None,
         };
-        sections.push(Section {
+        let section = Section {
             name,
             offset: u64_at(b, s + 24)?,
             len: u64_at(b, s + 32)?,
             address: u64_at(b, s + 16)?,
             kind: guess,
-        });
+        };
+        fits(b, section.offset, section.len, section.address, section.len)?;
+        sections.push(section);
     }
     sections.sort_by_key(|s| s.offset);
+    // Only a damaged file has sections that overlap; the first one counts.
+    let mut end = 0;
+    sections.retain(|s: &Section| {
+        let apart = s.offset >= end;
+        if apart {
+            end = s.offset + s.len;
+        }
+        apart
+    });
     Some(Layout {
         image: Image::new(segments),
         sections,

@@ -180,11 +180,12 @@ fn jumps(image: &Image, range: &Range, start: u64, place: u64, bytes: &[u8], out
             break;
         }
         let base = origin.wrapping_add(*at);
-        for entry in 0..u64::from(*entries) {
-            let here = at + entry * 4;
-            if here >= place && here + 4 <= end {
-                based(image, base, None, (here - place) as usize, bytes, out);
-            }
+        // The entries that lie in the bytes, whole.
+        let first = place.saturating_sub(*at).div_ceil(4);
+        let last = (end - at) / 4;
+        for entry in first..last.min(u64::from(*entries)) {
+            let here = at + entry * 4 - place;
+            based(image, base, None, here as usize, bytes, out);
         }
     }
 }

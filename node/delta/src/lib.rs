@@ -42,6 +42,8 @@ pub mod align;
 
 pub mod make;
 
+pub mod release;
+
 pub use apply::{Wanted, apply};
 pub use error::DeltaError;
 pub use make::make;

@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn there_and_back() {
         for len in [0usize, 1, 4095, 100_000] {
-            let bytes: Vec<u8> = (0..len).map(|i| (i * i >> 7) as u8).collect();
+            let bytes: Vec<u8> = (0..len).map(|i| ((i * i) >> 7) as u8).collect();
             let small = compress(&bytes).unwrap();
             let mut out = Vec::new();
             decompress(&small[..], len as u64)

@@ -55,12 +55,11 @@ impl Map {
     /// The place in the new file of a place in the old one: exact inside a copy, else counted on from the copy before.
     #[inline]
     pub fn get(&self, old: u64) -> Option<(u64, bool)> {
-        let b = (old >> self.shift) as usize;
-        let mut i = *self.heads.get(b).or(self.heads.last())? as usize;
-        while i < self.spans.len() && self.spans[i].old <= old {
-            i += 1;
-        }
-        let i = i.checked_sub(1).unwrap_or(0);
+        let bucket = ((old >> self.shift) as usize).min(self.heads.len() - 2);
+        let (from, to) = (self.heads[bucket] as usize, self.heads[bucket + 1] as usize);
+        // Spans that start in later buckets start later, those of earlier ones earlier.
+        let after = from + self.spans[from..to].partition_point(|s| s.old <= old);
+        let i = after.saturating_sub(1);
         let s = self.spans.get(i)?;
         Some((
             old.wrapping_sub(s.old).wrapping_add(s.new),

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod build;
 pub mod chain;
 pub mod dapp;
+pub mod delta;
 pub mod doctor;
 pub mod get;
 pub mod init;
