@@ -50,8 +50,9 @@ outcome() { # name, expected, kind
   printf '%-12s %-34s %4d s  %s\n' "$name" "$3" $((ended - started)) "$said"
   [ "$said" = "$expected" ] || fail "$name: expected was: $expected"
 }
-wanted() { [ ${#only[@]} -eq 0 ] || [[ " ${only[*]} " == *" $1 "* ]]; }
 only=("$@")
+wanted() { [ ${#only[@]} -eq 0 ] || [[ " ${only[*]} " == *" $1 "* ]]; }
+
 
 if wanted b3sum; then
   published b3sum-1.8.2 "$scratch/b3sum"
