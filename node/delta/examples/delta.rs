@@ -1,6 +1,7 @@
 //! `delta make OLD NEW DELTA` and `delta apply OLD DELTA NEW`: what `tests/bench/delta.sh` measures. Prints seconds and,
-//! for `apply`, the resident memory at its peak in KiB.
+//! for `apply`, the resident memory at its peak in KiB. `delta chunks OLD NEW -` prints the bytes of new blocks.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs::{self, File};
 use std::time::Instant;
@@ -38,7 +39,23 @@ fn main() -> Result<(), Box<dyn Error>> {
                 .unwrap_or("?");
             println!("{seconds:.4} {}", peak.trim().trim_end_matches(" kB"));
         }
-        _ => return Err("the verbs are make and apply".into()),
+        "chunks" => {
+            let mut known = BTreeSet::new();
+            let profile = instar_chunks::Profile::InstarCdcV1;
+            instar_chunks::add_file(profile, &mut File::open(old)?, &mut |cid, _| {
+                known.insert(*cid);
+                Ok(())
+            })?;
+            let mut fresh = 0;
+            instar_chunks::add_file(profile, &mut File::open(from)?, &mut |cid, block| {
+                if known.insert(*cid) {
+                    fresh += block.len();
+                }
+                Ok(())
+            })?;
+            println!("{fresh}");
+        }
+        _ => return Err("the verbs are make, apply and chunks".into()),
     }
     Ok(())
 }
