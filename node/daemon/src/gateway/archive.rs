@@ -68,7 +68,8 @@ pub(super) async fn car(
         return Ok(unchanged(&etag));
     }
     let body = match head {
-        true => Body::empty(),
+        // Its length isn't known, which an empty body would deny.
+        true => Body::from_stream(futures::stream::empty::<io::Result<Bytes>>()),
         false => stream(Arc::clone(&gateway.store), cid, plan, duplicates, permit),
     };
     let mut response = (StatusCode::OK, body).into_response();

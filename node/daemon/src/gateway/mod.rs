@@ -10,7 +10,6 @@ pub mod serve;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -104,9 +103,6 @@ async fn answer(
     match respond(gateway, method, cid, path, query, headers).await {
         Ok(mut response) => {
             common(response.headers_mut(), cid);
-            if method == Method::HEAD {
-                *response.body_mut() = Body::empty();
-            }
             response
         }
         Err(refusal) => refusal.into_response(),
