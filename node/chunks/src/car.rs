@@ -44,7 +44,7 @@ pub enum CarError {
         /// Where it was noticed.
         at: u64,
         /// What is wrong with the block.
-        source: BlockError,
+        source: Box<BlockError>,
     },
     /// The blocks that should go into it can't be had.
     #[error(transparent)]
@@ -164,7 +164,10 @@ impl<R: Read> CarReader<R> {
                 .map_err(|_| self.malformed("a block has no readable address"))?;
             let head = section.len() - rest.len();
             section.drain(..head);
-            verify(&cid, &section).map_err(|source| CarError::Block { at: begin, source })?;
+            verify(&cid, &section).map_err(|source| CarError::Block {
+                at: begin,
+                source: Box::new(source),
+            })?;
             // Who has the address of an identity block has its content.
             if identity_content(&cid).is_none() {
                 return Ok(Some((cid, section)));

