@@ -7,7 +7,7 @@ use instar_attest::Digest;
 use instar_ledger::ReceiptLine;
 
 use super::report::{Refused, Upgrade, upgrade_facts};
-use super::runner::{self, Job};
+use super::runner::Job;
 use super::stage::{PATIENCE, Stage};
 use super::traffic::Traffic;
 use super::{VALIDATORS, repo, wait};
@@ -93,15 +93,13 @@ pub fn open_lonely(stage: &Stage<'_>) -> Result<Opened> {
 
 /// Lets one runner build it. It waits for the reveal phase, which comes with the deadline; the story goes on meanwhile.
 pub fn build_lonely(stage: &Stage<'_>, lonely: &Opened) {
-    let runner = stage.runners[VALIDATORS - 1].clone();
-    let (job, round) = (lonely.job.clone(), lonely.round);
+    let runner = &stage.runners[VALIDATORS - 1];
     stage.talk.say(format!(
         "{} alone builds round {}",
         runner.name(),
-        &round.to_hex()[..12]
+        &lonely.round.to_hex()[..12]
     ));
-    // What becomes of it is read from the ledger.
-    std::thread::spawn(move || runner::all(&[runner], &job, &round));
+    stage.build_beside(runner, &lonely.job, &lonely.round);
 }
 
 /// Proposes it all the same, and returns why the ledger refused it.

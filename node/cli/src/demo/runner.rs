@@ -3,6 +3,8 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -41,11 +43,13 @@ pub struct Runner {
     url: String,
     token_file: PathBuf,
     builder_key: PathBuf,
+    /// Whether the stage is being taken down: running commands are ended then.
+    over: Arc<AtomicBool>,
 }
 
 impl Runner {
     /// The runner of a validator.
-    pub fn of(program: &Path, validator: &Validator) -> Self {
+    pub fn of(program: &Path, validator: &Validator, over: &Arc<AtomicBool>) -> Self {
         Self {
             program: program.to_owned(),
             name: validator.name.clone(),
@@ -53,6 +57,7 @@ impl Runner {
             url: validator.url(),
             token_file: validator.home.token_file(),
             builder_key: validator.home.key_file(Purpose::Builder),
+            over: Arc::clone(over),
         }
     }
 
@@ -92,10 +97,11 @@ impl Runner {
             if let Some(status) = child.try_wait()? {
                 break status;
             }
-            if let Err(asked) = super::stop::check() {
+            let asked = super::stop::check().err();
+            if asked.is_some() || self.over.load(Ordering::Relaxed) {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(asked);
+                return Err(asked.unwrap_or_else(|| anyhow::anyhow!("the story is over")));
             }
             std::thread::sleep(POLL);
         };

@@ -3,6 +3,9 @@
 //! Tests that need a whole chain of processes set up the same one.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -53,6 +56,9 @@ pub struct Stage<'a> {
     pub chain: ChainId,
     /// The developer's repository of the coin dapp.
     pub coin: PathBuf,
+    /// Runners at work beside the story.
+    background: Mutex<Vec<JoinHandle<Result<()>>>>,
+    over: Arc<AtomicBool>,
     /// Root CID of the coin's version 1.
     pub first_coin: String,
     /// Root CID of the node's release that the chain started with.
@@ -96,11 +102,15 @@ impl<'a> Stage<'a> {
         }
         talk.say(format!("chain {id}"));
         let [first_coin, first_node] = admitted.map(|a| a.root);
+        let over = Arc::new(AtomicBool::new(false));
         let mut stage = Self {
             talk,
             home: home.to_owned(),
             program: program.to_owned(),
-            runners: validators.iter().map(|v| Runner::of(program, v)).collect(),
+            runners: validators
+                .iter()
+                .map(|v| Runner::of(program, v, &over))
+                .collect(),
             clients: validators
                 .iter()
                 .map(Validator::client)
@@ -108,6 +118,8 @@ impl<'a> Stage<'a> {
             validators,
             chain: id,
             coin,
+            background: Mutex::default(),
+            over,
             first_coin,
             first_node,
         };
@@ -119,6 +131,17 @@ impl<'a> Stage<'a> {
         }
         talk.say("all four answer");
         Ok(stage)
+    }
+
+    /// Lets one runner do a job beside the story; what becomes of it is read from the ledger.
+    pub fn build_beside(&self, runner: &Runner, job: &Job, round: &Digest) {
+        let (runner, job, round) = (runner.clone(), job.clone(), *round);
+        self.background
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(std::thread::spawn(move || {
+                runner::all(&[runner], &job, &round)
+            }));
     }
 
     /// A job of the coin's repository.
@@ -224,6 +247,17 @@ impl<'a> Stage<'a> {
     /// Height of the first validator's newest final block.
     pub fn height(&self) -> Result<u64> {
         Ok(self.clients[0].status()?.height)
+    }
+}
+
+impl Drop for Stage<'_> {
+    fn drop(&mut self) {
+        // A story that ends early leaves no runner behind.
+        self.over.store(true, Ordering::Relaxed);
+        let background = self.background.get_mut();
+        for runner in background.unwrap_or_else(PoisonError::into_inner).drain(..) {
+            let _ = runner.join();
+        }
     }
 }
 
