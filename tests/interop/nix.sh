@@ -22,6 +22,8 @@ repository() { # folder
   git -C "$1" add --all
   git -C "$1" -c user.name=check -c user.email=check@localhost commit --quiet --message "A program"
 }
+# Another derivation each time: what an earlier run left in the store would count as this one's first build.
+run=$(date +%s%N)-$$
 derivation() { # what the C program prints
   cat <<NIX
 derivation {
@@ -32,6 +34,7 @@ derivation {
 #include \\"stamp.h\\"
 int main(void) { puts($1); }' > hello.c; /usr/bin/gcc -static -O2 -o \$out/bin/hello hello.c" ];
   PATH = "/usr/bin:/bin";
+  RUN = "$run";
 }
 NIX
 }
