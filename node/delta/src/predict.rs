@@ -11,7 +11,7 @@ const SEEN_BITS: u32 = 19;
 /// How much a memory is trusted at most.
 const SURE: u8 = 3;
 
-/// How a prediction was made; the chance that it is right depends on it. The first [`SURE`] + 1 are memories.
+/// How a prediction was made; the chance that it is right depends on it. The first `SURE` + 1 are memories.
 pub const CLASSES: usize = SURE as usize + 4;
 const EXACT: usize = SURE as usize + 1;
 const GUESSED: usize = SURE as usize + 2;
