@@ -42,15 +42,16 @@ pub fn tell(args: &Args, talk: &Talk, home: &Path) -> Result<Report> {
     })?;
     talk.say("the first transfer is final");
 
-    // The node's own program is built beside everything else: it takes longest.
+    if let Err(why) = &checkout {
+        report
+            .left_out
+            .push(format!("the upgrade of the node's own binary: {why}"));
+    }
+    // From the warm target folder the node's own program is built beside everything else. Four hermetic builds would
+    // take the processors from the dapps' rounds, which have deadlines, so they come last.
     let node_build = match &checkout {
-        Ok(checkout) => Some(node_upgrade::start_build(&stage, checkout, args.full)?),
-        Err(why) => {
-            report
-                .left_out
-                .push(format!("the upgrade of the node's own binary: {why}"));
-            None
-        }
+        Ok(checkout) if !args.full => Some(node_upgrade::start_build(&stage, checkout, false)?),
+        _ => None,
     };
     let second = coin::open_second(&stage)?;
     let lonely = coin::open_lonely(&stage)?;
@@ -64,6 +65,12 @@ pub fn tell(args: &Args, talk: &Talk, home: &Path) -> Result<Report> {
         report.upgrades.push(node_upgrade::finish(&stage, build)?);
     }
     report.refused.push(coin::lonely_refusal(&stage, &lonely)?);
+    if args.full
+        && let Ok(checkout) = &checkout
+    {
+        let build = node_upgrade::start_build(&stage, checkout, true)?;
+        report.upgrades.push(node_upgrade::finish(&stage, build)?);
+    }
 
     talk.title("The last transfers");
     let seen = traffic.finish(DRAIN)?;
