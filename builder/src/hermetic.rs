@@ -28,6 +28,8 @@ pub const MAX_BUILD_FILE_BYTES: u64 = 8 << 30;
 pub const MAX_BUILD_OPEN_FILES: u64 = 4096;
 /// How much of a build's output is kept. What comes after it is read and dropped.
 pub const MAX_LOG_BYTES: u64 = 64 << 20;
+/// How much of a line is handed on in one piece.
+const MAX_LINE_BYTES: u64 = 64 << 10;
 
 /// What is built, the same for both builds.
 #[derive(Debug)]
@@ -282,6 +284,34 @@ fn environment(inputs: &Inputs<'_>, conditions: &Conditions) -> Vec<(String, Str
     env
 }
 
+/// Keeps what a build prints in `kept`, which is the file `log`, bounded, until it prints no more; each line is also given
+/// to `line`.
+pub(crate) fn keep_log(
+    output: impl Read,
+    mut kept: fs::File,
+    log: &Path,
+    line: &mut dyn FnMut(&str),
+) -> Result<(), BuildError> {
+    let mut reader = BufReader::new(output);
+    let (mut text, mut written) = (Vec::new(), 0u64);
+    loop {
+        text.clear();
+        // A line without an end is handed on in pieces.
+        let got = (&mut reader)
+            .take(MAX_LINE_BYTES)
+            .read_until(b'\n', &mut text)
+            .at("can't read the output for", log)?;
+        if got == 0 {
+            return Ok(());
+        }
+        if written < MAX_LOG_BYTES {
+            kept.write_all(&text).at("can't write", log)?;
+            written += got as u64;
+        }
+        line(String::from_utf8_lossy(&text).trim_end());
+    }
+}
+
 /// Runs the job and keeps its output, bounded; each line is also given to `line`.
 pub(crate) fn run(
     job: &Job,
@@ -289,7 +319,7 @@ pub(crate) fn run(
     log: &Path,
     line: &mut dyn FnMut(&str),
 ) -> Result<Ran, BuildError> {
-    let mut kept = fs::File::create(log).at("can't make", log)?;
+    let kept = fs::File::create(log).at("can't make", log)?;
     let started = Instant::now();
     let started_s = now_s();
     let mut running = if one_processor {
@@ -298,25 +328,7 @@ pub(crate) fn run(
         instar_sandbox::spawn(job)?
     };
     let stdout = running.stdout.take().expect("the job asks for a pipe");
-    let mut written = 0u64;
-    let mut reader = BufReader::new(stdout);
-    let mut text = Vec::new();
-    loop {
-        text.clear();
-        // A line without an end is handed on in pieces.
-        let got = (&mut reader)
-            .take(64 << 10)
-            .read_until(b'\n', &mut text)
-            .at("can't read the output for", log)?;
-        if got == 0 {
-            break;
-        }
-        if written < MAX_LOG_BYTES {
-            kept.write_all(&text).at("can't write", log)?;
-            written += got as u64;
-        }
-        line(String::from_utf8_lossy(&text).trim_end());
-    }
+    keep_log(stdout, kept, log, line)?;
     let exit = running.wait()?;
     let ended = match exit.status {
         Status::Exited(code) => format!("ended with code {code}"),

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -18,7 +17,7 @@ use crate::build::{BuildOutcome, Built, DifferentBuild, Prepared, Progress, fail
 use crate::compare::compare;
 use crate::error::{At, BuildError};
 use crate::explain::Clues;
-use crate::hermetic::{MAX_LOG_BYTES, Ran, now_s};
+use crate::hermetic::{Ran, keep_log, now_s};
 use crate::lock::{LOCK_FILE, Lock, MAX_LOCK_BYTES};
 use crate::project::{MAX_PROJECT_BYTES, Project, read_file};
 use crate::record::{BuildRecord, RECIPE_NIX, RecordFormat, SystemFacts, ToolchainFacts};
@@ -233,7 +232,7 @@ fn ask(program: &str, args: &[&str]) -> Result<String, BuildError> {
 
 /// Runs a build; its words go to the log.
 fn run(args: &[&str], log: &Path, line: &mut dyn FnMut(&str)) -> Result<Ran, BuildError> {
-    let mut kept = fs::File::create(log).at("can't make", log)?;
+    let kept = fs::File::create(log).at("can't make", log)?;
     let (started, started_s) = (Instant::now(), now_s());
     let mut child = nix("nix-store")
         .args(args)
@@ -242,23 +241,7 @@ fn run(args: &[&str], log: &Path, line: &mut dyn FnMut(&str)) -> Result<Ran, Bui
         .spawn()
         .map_err(|e| command("nix-store", &e.to_string()))?;
     let stderr = child.stderr.take().expect("a pipe was asked for");
-    let mut reader = BufReader::new(stderr);
-    let (mut text, mut written) = (Vec::new(), 0u64);
-    loop {
-        text.clear();
-        let got = (&mut reader)
-            .take(64 << 10)
-            .read_until(b'\n', &mut text)
-            .at("can't read the output for", log)?;
-        if got == 0 {
-            break;
-        }
-        if written < MAX_LOG_BYTES {
-            kept.write_all(&text).at("can't write", log)?;
-            written += got as u64;
-        }
-        line(String::from_utf8_lossy(&text).trim_end());
-    }
+    keep_log(stderr, kept, log, line)?;
     let status = child.wait().at("can't wait for the build of", log)?;
     Ok(Ran {
         made: status.success().then(PathBuf::new),
