@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use instar::demo::report::{Transfers, measure};
 use instar::demo::stage::PATIENCE;
-use instar::demo::traffic::Traffic;
+use instar::demo::traffic::{INTERVAL, Traffic};
 use instar::demo::{VALIDATORS, coin, runner, wait};
 
 /// The argument that tells this program that it runs inside the namespace.
@@ -38,11 +38,11 @@ pub fn inside() {
             policy.dapps.builder_names = Some(vec!["val-1".into()]);
         },
         |stage| {
-            let traffic = Traffic::start(stage.chain, stage.clients.clone(), 0).unwrap();
+            let traffic = Traffic::start(stage.chain, stage.clients.clone(), 0, INTERVAL).unwrap();
             let opened = coin::open_second(stage).unwrap();
-            runner::all(&stage.runners[..1], &opened.job, &opened.round).unwrap();
+            runner::all(&stage.runners[..1], &opened.job, &opened.round, 1).unwrap();
             let round = stage.agreed(&opened.round, PATIENCE).unwrap();
-            let proposal = stage.propose(&opened.round).unwrap();
+            let proposal = stage.propose(&opened.round, 1).unwrap();
             stage
                 .proposal(&proposal, "scheduled", &["refused", "void"], PATIENCE)
                 .unwrap_or_else(|_| {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use instar::demo::stage::Stage;
-use instar::demo::traffic::{Traffic, account_key};
+use instar::demo::traffic::{INTERVAL, Traffic, account_key};
 use instar::demo::{VALIDATORS, wait};
 use instar_attest::Purpose;
 use instar_ledger::receipt;
@@ -36,8 +36,13 @@ pub fn falsified_balance() {
                 validator.wait_ready().unwrap();
             }
             let before = stage.height().unwrap();
-            let traffic =
-                Traffic::start(stage.chain, stage.clients[..LIAR].to_vec(), before).unwrap();
+            let traffic = Traffic::start(
+                stage.chain,
+                stage.clients[..LIAR].to_vec(),
+                before,
+                INTERVAL,
+            )
+            .unwrap();
             let status = wait::until("the falsified node prevoting nil", PATIENCE, || {
                 let status = stage.clients[LIAR].status()?;
                 Ok(status
@@ -76,7 +81,7 @@ pub fn falsified_balance() {
 }
 
 fn run_traffic(stage: &Stage<'_>) {
-    let traffic = Traffic::start(stage.chain, stage.clients.clone(), 0).unwrap();
+    let traffic = Traffic::start(stage.chain, stage.clients.clone(), 0, INTERVAL).unwrap();
     wait::until("some transfers becoming final", PATIENCE, || {
         Ok((traffic.seen().applied >= TRANSFERS).then_some(()))
     })

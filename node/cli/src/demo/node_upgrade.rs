@@ -21,6 +21,8 @@ const NEW_CODENAME: &str = "second instar";
 const PATIENCE: Duration = Duration::from_secs(240);
 /// How long four hermetic builds, twice each, may take.
 const PATIENCE_FULL: Duration = Duration::from_secs(4 * 3600);
+/// How many runners build six hundred crates at the same time: they share this machine's memory.
+const RUNNERS_AT_ONCE: usize = 2;
 
 /// The checkout that the running program was built in, clean at a commit.
 pub struct Checkout {
@@ -115,7 +117,8 @@ pub fn start_build(stage: &Stage<'_>, checkout: &Checkout, full: bool) -> Result
         }
     ));
     let job_for_thread = job.clone();
-    let thread = std::thread::spawn(move || runner::all(&runners, &job_for_thread, &round));
+    let thread =
+        std::thread::spawn(move || runner::all(&runners, &job_for_thread, &round, RUNNERS_AT_ONCE));
     Ok(Building {
         job,
         start,

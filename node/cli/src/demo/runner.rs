@@ -3,8 +3,8 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -173,14 +173,20 @@ impl Runner {
     }
 }
 
-/// Every runner does the whole job, all at once, each in its own home.
-pub fn all(runners: &[Runner], job: &Job, round: &Digest) -> Result<()> {
+/// Every runner does the whole job, each in its own home, all at the same time but for the builds: at most `at_once` of
+/// them run together. (An attestation waits until every builder has committed, so it must hold nobody up.)
+pub fn all(runners: &[Runner], job: &Job, round: &Digest, at_once: usize) -> Result<()> {
+    let places: Vec<Mutex<()>> = (0..at_once).map(|_| Mutex::default()).collect();
     std::thread::scope(|scope| {
         let running: Vec<_> = runners
             .iter()
-            .map(|runner| {
+            .zip(places.iter().cycle())
+            .map(|(runner, place)| {
                 scope.spawn(move || {
-                    runner.build(job)?;
+                    {
+                        let _mine = place.lock().unwrap_or_else(PoisonError::into_inner);
+                        runner.build(job)?;
+                    }
                     runner.attest_and_pin(job, round)
                 })
             })

@@ -140,7 +140,7 @@ impl<'a> Stage<'a> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(std::thread::spawn(move || {
-                runner::all(&[runner], &job, &round)
+                runner::all(&[runner], &job, &round, 1)
             }));
     }
 
@@ -164,7 +164,7 @@ impl<'a> Stage<'a> {
 
     /// Lets runners build, attest and pin a job, and waits until the round has agreed on its release.
     pub fn build(&self, runners: &[Runner], job: &Job, round: &Digest) -> Result<Value> {
-        runner::all(runners, job, round)?;
+        runner::all(runners, job, round, runners.len())?;
         self.agreed(round, PATIENCE)
     }
 

@@ -7,7 +7,7 @@ use anyhow::{Result, bail, ensure};
 
 use super::report::{Killed, Report, Transfers, measure};
 use super::stage::{PATIENCE, Setup, Stage};
-use super::traffic::Traffic;
+use super::traffic::{INTERVAL, SLOW_INTERVAL, Traffic};
 use super::{Args, Talk, VALIDATORS, audit, chain, coin, node_upgrade, validators, wait};
 
 /// How long the last transfers may take to become final.
@@ -36,7 +36,8 @@ pub fn tell(args: &Args, talk: &Talk, home: &Path) -> Result<Report> {
             checkout: checkout.as_ref().ok(),
         },
     )?;
-    let traffic = Traffic::start(stage.chain, stage.clients.clone(), 0)?;
+    let interval = if args.full { SLOW_INTERVAL } else { INTERVAL };
+    let traffic = Traffic::start(stage.chain, stage.clients.clone(), 0, interval)?;
     wait::until("the first transfer becoming final", PATIENCE, || {
         Ok((traffic.seen().applied > 0).then_some(()))
     })?;

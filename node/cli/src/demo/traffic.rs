@@ -19,7 +19,9 @@ use crate::client::Client;
 /// Accounts that send; each waits for nobody else.
 pub const ACCOUNTS: usize = 8;
 /// Time between two transfers.
-const INTERVAL: Duration = Duration::from_millis(50);
+pub const INTERVAL: Duration = Duration::from_millis(50);
+/// Time between two transfers of a story that goes on for hours: the auditor checks each of its lane commits.
+pub const SLOW_INTERVAL: Duration = Duration::from_millis(500);
 /// After this long without a final receipt the account's entries are handed to the next node.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Entries that an account may have under way; past that it waits, so that a stalled chain isn't buried.
@@ -72,6 +74,7 @@ struct Shared {
     seen: Mutex<Seen>,
     chain: ChainId,
     clients: Vec<Client>,
+    interval: Duration,
 }
 
 /// The running client.
@@ -82,8 +85,13 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Starts sending to `clients` and watching from `height` on.
-    pub fn start(chain: ChainId, clients: Vec<Client>, height: u64) -> Result<Self> {
+    /// Starts sending to `clients`, a transfer every `interval`, and watching from `height` on.
+    pub fn start(
+        chain: ChainId,
+        clients: Vec<Client>,
+        height: u64,
+        interval: Duration,
+    ) -> Result<Self> {
         let accounts = (0..ACCOUNTS)
             .map(|i| {
                 let key = account_key(i);
@@ -103,6 +111,7 @@ impl Traffic {
             seen: Mutex::new(Seen::default()),
             chain,
             clients,
+            interval,
         });
         let for_sender = Arc::clone(&shared);
         let for_watcher = Arc::clone(&shared);
@@ -185,7 +194,7 @@ impl Shared {
         let mut next = Instant::now();
         while !self.stop_sending.load(Ordering::Relaxed) {
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
-            next += INTERVAL;
+            next += self.interval;
             let index = usize::try_from(turn % ACCOUNTS as u64).expect("less than ACCOUNTS");
             let mut body = json!({"op": "transfer", "to": recipient.to_hex(), "amount": "1"});
             if self.memo.load(Ordering::Relaxed) && turn.is_multiple_of(MEMO_EVERY) {
