@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use instar_attest::{Digest, PublicKey};
 use instar_node::api::types::{
-    Account, ApiError, BlockAnswer, ReceiptAnswer, StatementRequest, Status, Submitted,
+    Account, ApiError, BlockAnswer, EntryAnswer, ReceiptAnswer, StatementRequest, Status, Submitted,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -157,6 +157,11 @@ impl Client {
     pub fn receipt(&self, id: &Digest, wait: Duration) -> Result<Option<ReceiptAnswer>> {
         let wait = wait.min(RECEIPT_POLL).as_millis();
         self.find(&format!("/v1/receipts/{id}?wait_ms={wait}"))
+    }
+
+    /// Where an entry stands, as this node knows it.
+    pub fn entry(&self, id: &Digest) -> Result<Option<EntryAnswer>> {
+        self.find(&format!("/v1/entries/{id}"))
     }
 
     /// Waits until an entry is final, at most `patience`.

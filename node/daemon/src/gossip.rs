@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use instar_ledger::Lane;
 use tokio::sync::mpsc;
 
-use crate::core::CoreError;
+use crate::core::{Core, CoreError};
 use crate::node::{Batch, Shared, now_ms};
 
 /// The data swarm's topic for lane messages.
@@ -58,18 +59,26 @@ pub(crate) async fn receive_loop(node: Shared) {
     }
 }
 
-/// Sends the own unmerged end again, and wakes consensus when a transition has become due.
+/// Sends unmerged ends again, and wakes consensus when a transition has become due.
+///
+/// The own lane each time, the others' in turn: whoever has met a device carries its lane to those who have not.
 pub(crate) async fn again_loop(node: Shared) {
     let mut tick = tokio::time::interval(AGAIN);
-    let mut last_height = 0;
+    let (mut last_height, mut turn) = (0, 0usize);
     loop {
         tick.tick().await;
         let height = node.height();
-        // A trunk that moves merges the lane by itself.
+        // A trunk that moves merges the lanes by itself.
         if height == last_height {
-            match node.with_core(|core| core.own_lane_message()).await {
-                Ok(message) => node.tell_peers(message).await,
-                Err(e) => tracing::warn!(error = %e, "the own lane can't be packed"),
+            turn = turn.wrapping_add(1);
+            let messages = node.with_core(move |core| again(core, turn)).await;
+            match messages {
+                Ok(messages) => {
+                    for message in messages {
+                        node.tell_peers(Some(message)).await;
+                    }
+                }
+                Err(e) => tracing::warn!(error = %e, "an unmerged lane can't be packed"),
             }
         }
         last_height = height;
@@ -81,4 +90,15 @@ pub(crate) async fn again_loop(node: Shared) {
             node.work.notify();
         }
     }
+}
+
+fn again(core: &Core, turn: usize) -> Result<Vec<Vec<u8>>, CoreError> {
+    let lanes = core.unmerged_lanes();
+    let (own, others): (Vec<Lane>, Vec<Lane>) =
+        lanes.into_iter().partition(|lane| *lane == core.own_lane);
+    let other = others.get(turn % others.len().max(1));
+    own.iter()
+        .chain(other)
+        .filter_map(|lane| core.lane_message(lane).transpose())
+        .collect()
 }

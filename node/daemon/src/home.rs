@@ -70,6 +70,9 @@ pub struct NodeConfig {
     pub data: String,
     /// The other nodes.
     pub peers: Vec<PeerAddress>,
+    /// HTTP APIs of nodes that final blocks are taken from while this node is no validator.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub follow: Vec<String>,
 }
 
 /// What can be wrong with a home folder.

@@ -25,7 +25,7 @@ fn fail(e: impl std::fmt::Display) -> IndexError {
 pub struct Index(Database);
 
 /// Copies of an entry leave receipts too; the one that says what became of the entry counts.
-fn is_copy(receipt: &Receipt) -> bool {
+pub(crate) fn is_copy(receipt: &Receipt) -> bool {
     receipt
         .rule
         .as_deref()

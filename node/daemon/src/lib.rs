@@ -10,6 +10,7 @@ pub mod log;
 pub mod rehearse;
 pub mod run;
 
+mod follow;
 mod gossip;
 mod host;
 mod index;

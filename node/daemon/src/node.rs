@@ -8,12 +8,12 @@ use instar_attest::{ChainId, Digest};
 use instar_chunks::BlockStore;
 use instar_consensus::WorkSignal;
 use instar_ipfs::Peer;
-use instar_ledger::Entry;
+use instar_ledger::{Entry, Outcome, ReceiptLine};
 use instar_state::StateStore;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::api::types::{BlockAnswer, Status};
+use crate::api::types::{BlockAnswer, EntryAnswer, Label, ReceiptAnswer, Role, Status};
 use crate::core::{Core, CoreError};
 use crate::home::{Home, NodeConfig};
 
@@ -176,14 +176,6 @@ impl Node {
         }
     }
 
-    pub(crate) async fn index_find(
-        self: &Arc<Self>,
-        id: Digest,
-    ) -> Result<Option<(u64, u32)>, CoreError> {
-        self.with_core(move |core| Ok(core.index().find(&id)?))
-            .await
-    }
-
     /// A final block with the certificate that made it so.
     pub(crate) async fn read_block(
         self: &Arc<Self>,
@@ -194,8 +186,11 @@ impl Node {
 
     /// The node's status.
     pub(crate) async fn status(self: &Arc<Self>) -> Result<Status, CoreError> {
-        let (head, pending, nil) = self
-            .with_core(|core| (core.head().clone(), core.pending(), core.nil_prevotes()))
+        let (head, pending, nil, validates) = self
+            .with_core(|core| {
+                let (head, nil) = (core.head().clone(), core.nil_prevotes());
+                (head, core.pending(), nil, core.is_validator())
+            })
             .await;
         let release = self
             .supervision
@@ -204,6 +199,11 @@ impl Node {
             .unwrap_or_default();
         Ok(Status {
             name: self.config.name.clone(),
+            role: if validates {
+                Role::Validator
+            } else {
+                Role::Follower
+            },
             codename: self.codename.clone(),
             release,
             pid: std::process::id(),
@@ -224,13 +224,74 @@ impl Node {
         })
     }
 
-    /// Asks a dapp, from the newest final state.
+    /// An entry's receipt on the trunk.
+    pub(crate) async fn final_receipt(
+        self: &Arc<Self>,
+        id: Digest,
+    ) -> Result<Option<ReceiptAnswer>, CoreError> {
+        self.with_core(move |core| {
+            let Some((height, position)) = core.index().find(&id)? else {
+                return Ok(None);
+            };
+            let block = core.final_block(height)?;
+            let lost = || {
+                CoreError::Ledger(format!(
+                    "entry {id} is indexed at height {height}, where the ledger has no receipt of it; delete index.redb, it is made again"
+                ))
+            };
+            let block = block.ok_or_else(lost)?;
+            let at = usize::try_from(position).map_err(|_| lost())?;
+            match block.receipts.into_iter().nth(at) {
+                Some(ReceiptLine::Entry(receipt)) => Ok(Some(ReceiptAnswer {
+                    label: Label::Final,
+                    height,
+                    block: block.id,
+                    receipt,
+                })),
+                _ => Err(lost()),
+            }
+        })
+        .await
+    }
+
+    /// An entry that the trunk holds, with what the trunk says of it.
+    pub(crate) async fn final_entry(
+        self: &Arc<Self>,
+        id: Digest,
+    ) -> Result<Option<EntryAnswer>, CoreError> {
+        let found = self.final_receipt(id).await?;
+        // An entry that was carried while its dapp was left out can come again: it is not settled.
+        Ok(found
+            .filter(|a| a.receipt.outcome != Outcome::Unavailable)
+            .map(|a| EntryAnswer {
+                label: match a.receipt.outcome {
+                    Outcome::Applied => Label::Final,
+                    _ => Label::Conflicted,
+                },
+                lane: a.receipt.lane,
+                seq: a.receipt.seq,
+                height: Some(a.height),
+                block: Some(a.block),
+                receipt: Some(a.receipt),
+            }))
+    }
+
+    /// Asks a dapp: from the provisional view where unmerged entries concern it, unless only what is final counts.
     pub(crate) async fn query(
         self: &Arc<Self>,
         dapp: String,
         question: Value,
-    ) -> Result<(u64, Value), String> {
-        self.with_core(move |core| core.query(&dapp, question))
-            .await
+        only_final: bool,
+    ) -> Result<(Label, u64, Value), String> {
+        self.with_core(move |core| {
+            if !only_final
+                && let Some(answer) = core.query_provisional(&dapp, question.clone(), now_ms())?
+            {
+                return Ok((Label::Pending, core.head().height, answer));
+            }
+            let (height, answer) = core.query(&dapp, question)?;
+            Ok((Label::Final, height, answer))
+        })
+        .await
     }
 }

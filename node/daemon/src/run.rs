@@ -14,7 +14,7 @@ use crate::core::Core;
 use crate::core::open::OpenError;
 use crate::home::{Home, HomeError};
 use crate::node::{MAX_QUEUE, Node, Shared};
-use crate::{api, gossip, host, supervised, upgrade};
+use crate::{api, follow, gossip, host, supervised, upgrade};
 
 /// What a node is started with.
 pub struct NodeOptions {
@@ -134,12 +134,16 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     });
     let consensus = consensus_config(&node)?;
     let work = node.work.clone();
-    let engine = instar_consensus::run(
-        consensus,
-        host::NodeHost(Arc::clone(&node)),
-        work,
-        node.stop.subscribe(),
-    );
+    let engine = async {
+        follow::until_validator(&node).await;
+        instar_consensus::run(
+            consensus,
+            host::NodeHost(Arc::clone(&node)),
+            work,
+            node.stop.subscribe(),
+        )
+        .await
+    };
     let ended = tokio::select! {
         result = engine => result.map_err(|e| NodeError::Consensus(e.to_string())),
         () = terminated() => Ok(()),

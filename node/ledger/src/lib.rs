@@ -27,6 +27,7 @@ pub mod pack;
 pub mod store;
 
 pub mod http;
+pub mod sync;
 
 mod journal;
 

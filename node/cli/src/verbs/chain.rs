@@ -14,6 +14,8 @@ const DEFAULT_LOG: u64 = 10;
 pub enum Verb {
     /// Make a chain's genesis from what its operators agreed on, and a home that has it
     Init(super::init::Args),
+    /// Make a home that follows a chain, from any node of it and the chain's id
+    Join(super::join::Args),
     /// Say where the chain stands
     Status(StatusArgs),
     /// Show the newest blocks
@@ -59,6 +61,7 @@ pub struct LogArgs {
 pub fn run(verb: Verb) -> Result<()> {
     match verb {
         Verb::Init(args) => super::init::run(&args),
+        Verb::Join(args) => super::join::run(&args),
         Verb::Status(args) => facts(args.json, &args.node.client()?.status()?, words),
         Verb::Log(args) => log(&args),
         Verb::Verify(args) => super::audit::verify(&args.path, args.json),
@@ -67,11 +70,12 @@ pub fn run(verb: Verb) -> Result<()> {
 
 fn words(s: &Status) -> String {
     let mut text = format!(
-        "chain    {}\nheight   {} ({})\nnode     {} \"{}\", pid {}\nrelease  {}\npeers    {} on the data swarm\npending  {} entries",
+        "chain    {}\nheight   {} ({})\nnode     {} ({}) \"{}\", pid {}\nrelease  {}\npeers    {} on the data swarm\npending  {} entries",
         s.chain,
         s.height,
         s.head,
         s.name,
+        s.role,
         s.codename,
         s.pid,
         s.release.as_deref().unwrap_or("not supervised"),

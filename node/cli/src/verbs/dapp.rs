@@ -21,6 +21,9 @@ pub struct Query {
     dapp: String,
     /// The question, a JSON object
     question: String,
+    /// Answer from what a quorum has said alone, without the lanes that no block has merged yet
+    #[arg(long = "final")]
+    only_final: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -34,10 +37,10 @@ pub fn run(verb: Verb) -> Result<()> {
     let question: Value =
         serde_json::from_str(&args.question).context("the question is not JSON")?;
     let question = instar_attest::json::to_vec(&question)?;
-    let answer: Value = args
-        .node
-        .client()?
-        .post(&format!("/v1/query/{}", args.dapp), &question)?;
+    let answer: Value = args.node.client()?.post(
+        &format!("/v1/query/{}?final={}", args.dapp, args.only_final),
+        &question,
+    )?;
     facts(args.json, &answer, |a| {
         format!(
             "{} ({}, height {})",

@@ -123,5 +123,6 @@ fn config(args: &Args, own: &PublicValidator, validators: &[PublicValidator]) ->
                 data: v.data.clone(),
             })
             .collect(),
+        follow: Vec::new(),
     }
 }

@@ -10,6 +10,7 @@ pub mod delta;
 pub mod doctor;
 pub mod get;
 pub mod init;
+pub mod join;
 pub mod key;
 pub mod node;
 pub mod pin;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use instar_attest::Digest;
-use instar_node::api::types::ReceiptAnswer;
+use instar_ledger::Receipt;
+use instar_node::api::types::{EntryAnswer, ReceiptAnswer};
 
 use super::NodeArgs;
 use crate::exit::{Negative, facts};
@@ -28,36 +29,58 @@ pub struct Args {
 /// Runs the verb.
 pub fn run(args: Args) -> Result<()> {
     let client = args.node.client()?;
-    let answer = if args.wait > 0 {
-        Some(client.wait_receipt(&args.id, Duration::from_secs(args.wait))?)
-    } else {
-        client.receipt(&args.id, Duration::ZERO)?
-    };
-    let Some(answer) = answer else {
+    if args.wait > 0 {
+        let answer = client.wait_receipt(&args.id, Duration::from_secs(args.wait))?;
+        return facts(args.json, &answer, words);
+    }
+    let Some(answer) = client.entry(&args.id)? else {
         return Err(Negative(format!(
-            "no final block holds entry {}; it may be pending, or the node never saw it",
+            "this node knows no entry {}; it may be in a lane that has not reached it yet",
             args.id
         ))
         .into());
     };
-    facts(args.json, &answer, words)
+    facts(args.json, &answer, standing)
 }
 
-/// A receipt for people.
-pub fn words(answer: &ReceiptAnswer) -> String {
-    let r = &answer.receipt;
-    let outcome = serde_json::to_value(r.outcome)
+/// Where an entry stands, for people.
+fn standing(answer: &EntryAnswer) -> String {
+    let place = match answer.height {
+        Some(height) => format!("{} in block {height}", answer.label),
+        None => format!(
+            "{} in lane {} at {}, no block has merged it",
+            answer.label, answer.lane, answer.seq
+        ),
+    };
+    let receipt = answer.receipt.as_ref().map(receipt_words);
+    match (receipt, answer.height) {
+        (Some(text), Some(_)) => format!("{place}: {text}"),
+        (Some(text), None) => format!("{place}; merged now it would be: {text}"),
+        (None, _) => place,
+    }
+}
+
+fn receipt_words(r: &Receipt) -> String {
+    let mut text = serde_json::to_value(r.outcome)
         .map(|v| v.as_str().unwrap_or_default().to_owned())
         .unwrap_or_default();
-    let mut text = format!("{outcome} in block {} ({})", answer.height, answer.label);
-    if let Some(rule) = &r.rule {
-        text += &format!("\nrule: {rule}");
-    }
-    if let Some(detail) = &r.detail {
-        text += &format!("\n{detail}");
+    for (what, value) in [("rule", &r.rule), ("detail", &r.detail)] {
+        if let Some(value) = value {
+            text += &format!("\n{what}: {value}");
+        }
     }
     if let Some(output) = &r.output {
         text += &format!("\noutput: {output}");
     }
     text
+}
+
+/// A receipt for people.
+pub fn words(answer: &ReceiptAnswer) -> String {
+    format!(
+        "{} in block {}: {}",
+        answer.label,
+        answer.height,
+        receipt_words(&answer.receipt)
+    )
 }

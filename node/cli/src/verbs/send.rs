@@ -47,7 +47,7 @@ pub fn run(args: Args) -> Result<()> {
     let chain = client.status()?.chain;
     let nonce = match args.nonce {
         Some(nonce) => nonce,
-        None => client.account(&key.public())?.nonce,
+        None => client.account(&key.public())?.next_nonce,
     };
     let entry = Entry::sign(&chain, &key, nonce, &args.topic, body)?;
     client.submit(&entry.to_line())?;

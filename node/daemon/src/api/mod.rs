@@ -2,6 +2,7 @@
 
 mod git;
 mod read;
+mod sync;
 pub mod types;
 mod write;
 
@@ -65,6 +66,10 @@ pub(crate) fn router(node: Shared) -> Router {
         .route("/v1/accounts/{key}", get(read::account))
         .route("/v1/receipts/{id}", get(read::receipt))
         .route("/v1/blocks/{height}", get(read::block))
+        .route("/v1/entries/{id}", get(read::entry))
+        .route("/v1/genesis", get(sync::genesis))
+        .route("/v1/peers", get(sync::peers))
+        .route("/v1/sync/{height}", get(sync::blocks))
         .route("/v1/rounds/{id}", get(read::round))
         .route("/v1/upgrades", get(read::upgrades))
         .route("/v1/upgrades/{id}", get(read::upgrade))

@@ -6,13 +6,12 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use instar_attest::{Digest, PublicKey};
 use instar_chain::query;
-use instar_ledger::ReceiptLine;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::Refused;
-use super::types::{Account, BlockAnswer, ReceiptAnswer, Status};
-use crate::node::Shared;
+use super::types::{Account, BlockAnswer, EntryAnswer, Label, ReceiptAnswer, Status};
+use crate::node::{Shared, now_ms};
 
 /// The longest a question may wait for something to happen.
 const MAX_WAIT: Duration = Duration::from_secs(30);
@@ -25,7 +24,7 @@ pub(crate) struct Wait {
 }
 
 impl Wait {
-    fn duration(&self) -> Duration {
+    pub(super) fn duration(&self) -> Duration {
         Duration::from_millis(self.wait_ms).min(MAX_WAIT)
     }
 }
@@ -39,8 +38,12 @@ pub(crate) async fn account(
     Path(key): Path<String>,
 ) -> Result<Json<Account>, Refused> {
     let key: PublicKey = key.parse().map_err(Refused::bad)?;
-    let nonce = query::nonce(&node.view()?, &key).map_err(Refused::internal)?;
-    Ok(Json(Account { key, nonce }))
+    let (nonce, next_nonce) = node.with_core(move |core| core.nonces(&key)).await?;
+    Ok(Json(Account {
+        key,
+        nonce,
+        next_nonce,
+    }))
 }
 
 pub(crate) async fn receipt(
@@ -50,29 +53,45 @@ pub(crate) async fn receipt(
 ) -> Result<Json<ReceiptAnswer>, Refused> {
     let id: Digest = id.parse().map_err(Refused::bad)?;
     let found = node
-        .wait_for(wait.duration(), || node.index_find(id))
-        .await
-        .map_err(Refused::internal)?
-        .ok_or_else(|| Refused::not_found(format!("no final block holds entry {id}")))?;
-    let (height, position) = found;
-    let block = node.read_block(height).await.map_err(Refused::internal)?;
-    let block = block.ok_or_else(|| {
-        Refused::internal(format!("block {height} is indexed but not in the ledger"))
-    })?;
-    match usize::try_from(position)
-        .ok()
-        .and_then(|p| block.receipts.into_iter().nth(p))
+        .wait_for(wait.duration(), || node.final_receipt(id))
+        .await?;
+    found
+        .map(Json)
+        .ok_or_else(|| Refused::not_found(format!("no final block holds entry {id}")))
+}
+
+/// Where an entry stands: on the trunk, in a lane that no block has merged, or nowhere that this node knows of.
+pub(crate) async fn entry(
+    State(node): State<Shared>,
+    Path(id): Path<String>,
+    Query(wait): Query<Wait>,
+) -> Result<Json<EntryAnswer>, Refused> {
+    let id: Digest = id.parse().map_err(Refused::bad)?;
+    if let Some(found) = node
+        .wait_for(wait.duration(), || node.final_entry(id))
+        .await?
     {
-        Some(ReceiptLine::Entry(receipt)) => Ok(Json(ReceiptAnswer {
-            label: "final".into(),
-            height,
-            block: block.id,
-            receipt,
-        })),
-        _ => Err(Refused::internal(
-            "the receipt index and the ledger disagree; delete index.redb, it is made again",
-        )),
+        return Ok(Json(found));
     }
+    let standing = node
+        .with_core(move |core| core.unmerged_entry(&id, now_ms()))
+        .await?
+        .ok_or_else(|| {
+            Refused::not_found(format!("this node knows no entry {id}"))
+                .hint("it may be in a lane that has not reached this node yet")
+        })?;
+    Ok(Json(EntryAnswer {
+        label: if standing.conflicts() {
+            Label::Conflicted
+        } else {
+            Label::Pending
+        },
+        lane: standing.lane,
+        seq: standing.seq,
+        height: None,
+        block: None,
+        receipt: standing.receipt,
+    }))
 }
 
 pub(crate) async fn block(

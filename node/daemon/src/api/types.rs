@@ -3,15 +3,36 @@
 use std::collections::BTreeMap;
 
 use instar_attest::{ChainId, Digest, PublicKey};
-use instar_ledger::{Certificate, Header, Oid, Receipt, ReceiptLine};
+use instar_ledger::{Certificate, Header, Lane, Oid, Receipt, ReceiptLine};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+/// What a node does on its chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Its precommit counts for the next block.
+    Validator,
+    /// It checks every block and certifies none.
+    Follower,
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Validator => "validator",
+            Self::Follower => "follower",
+        })
+    }
+}
 
 /// `GET /v1/status`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Status {
     /// The node's name on the ledger.
     pub name: String,
+    /// What it does on its chain.
+    pub role: Role,
     /// The release's codename, compiled in: what a person sees change when the node's binary changes.
     pub codename: String,
     /// Root CID of the running release, as the upgrader knows it; `None` when nothing supervises this process.
@@ -45,6 +66,8 @@ pub struct Account {
     pub key: PublicKey,
     /// The nonce its next entry must carry, by the newest final block.
     pub nonce: u64,
+    /// The same with what this node knows of unmerged lanes: what the next entry should carry.
+    pub next_nonce: u64,
 }
 
 /// `POST /v1/entries`: the ids of what was taken into this node's lane, in order.
@@ -64,11 +87,53 @@ pub struct StatementRequest {
     pub body: Value,
 }
 
+/// How firm an answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Label {
+    /// The trunk says so: a quorum has.
+    Final,
+    /// This node's lanes say so; no block has merged them yet.
+    Pending,
+    /// The entry is refused, by the trunk's receipt, or by all that this node knows so far.
+    Conflicted,
+}
+
+impl std::fmt::Display for Label {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Final => "final",
+            Self::Pending => "pending",
+            Self::Conflicted => "conflicted",
+        })
+    }
+}
+
+/// `GET /v1/entries/ID`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EntryAnswer {
+    /// How firm it is. A receipt on the trunk that refuses the entry is `conflicted`, and as firm as `final`.
+    pub label: Label,
+    /// The lane that carries it.
+    pub lane: Lane,
+    /// The sequence number of the lane's commit.
+    pub seq: u64,
+    /// The block that holds the receipt; nothing while none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height: Option<u64>,
+    /// Its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<Oid>,
+    /// What became of it, or what would if the lanes that this node knows were merged now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Receipt>,
+}
+
 /// `GET /v1/receipts/ID`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ReceiptAnswer {
     /// How firm it is: `final`.
-    pub label: String,
+    pub label: Label,
     /// The block that holds the receipt.
     pub height: u64,
     /// Its id.

@@ -1,7 +1,7 @@
 //! Calls that append or store.
 
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use axum::{Json, http::StatusCode};
 use cid::Cid;
@@ -147,16 +147,28 @@ pub(crate) async fn pin(
     Ok(Json(json!({"pinned": cid.to_string()})))
 }
 
-/// A question to a dapp: answered from the newest final state, no write possible.
+/// `?final=true`: only what a quorum has said counts.
+#[derive(serde::Deserialize)]
+pub(crate) struct Firmness {
+    #[serde(default, rename = "final")]
+    only_final: bool,
+}
+
+/// A question to a dapp, no write possible: answered from the provisional view where unmerged entries concern the dapp,
+/// else from the newest final state. The label says which.
 pub(crate) async fn query(
     State(node): State<Shared>,
     Path(dapp): Path<String>,
+    Query(firmness): Query<Firmness>,
     body: Bytes,
 ) -> Result<Json<Value>, Refused> {
     let question: Value = instar_attest::json::from_slice(&body, instar_ledger::MAX_ENTRY_BYTES)
         .map_err(Refused::bad)?;
-    let (height, answer) = node.query(dapp, question).await.map_err(Refused::bad)?;
+    let (label, height, answer) = node
+        .query(dapp, question, firmness.only_final)
+        .await
+        .map_err(Refused::bad)?;
     Ok(Json(
-        json!({"label": "final", "height": height, "answer": answer}),
+        json!({"label": label, "height": height, "answer": answer}),
     ))
 }

@@ -1,19 +1,19 @@
 //! Lanes: appending to the own one, taking in the others'.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use instar_attest::{Digest, PublicKey};
+use instar_attest::PublicKey;
 use instar_chain::query;
 use instar_ledger::{Entry, Lane, LaneCommit, Oid};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Core, CoreError, Tail, ledger_error};
+use super::{Core, CoreError, ledger_error};
 
-/// The largest lane message on the data swarm; larger tails are cut at a prefix.
+/// The largest lane message on the data swarm; of a larger tail a prefix is sent.
 pub const MAX_LANE_MESSAGE_BYTES: usize = 2 << 20;
-/// Unmerged commits that are kept of one lane; a device that floods waits for the trunk.
+/// Unmerged commits of one lane that are kept verified in memory; a device that floods waits for the trunk.
 const MAX_TAIL_COMMITS: usize = 1024;
 
 /// The first line of a lane message; a git pack follows it.
@@ -45,14 +45,45 @@ impl LaneMessage {
     }
 }
 
+/// The unmerged end of one lane.
+///
+/// A device may have appended for weeks without a quorum: what is verified and in memory is bounded, the rest is known
+/// by its ids and follows when the trunk has merged what comes before.
+#[derive(Default, Clone)]
+pub(crate) struct Tail {
+    /// From where the trunk merged the lane last; every commit verified.
+    pub commits: Vec<Arc<LaneCommit>>,
+    /// What comes after them, oldest first.
+    pub rest: VecDeque<Oid>,
+}
+
 impl Core {
     /// Every lane's unmerged end as it stands on disk, verified; for the start.
     pub(crate) fn load_tails(&mut self) -> Result<(), CoreError> {
-        for (lane, head, _) in self.ledger.lane_heads() {
-            if let Err(e) = self.extend_tail(&lane, &head) {
+        for (lane, head, seq) in self.ledger.lane_heads() {
+            if let Err(e) = self.load_tail(&lane, &head, seq) {
                 tracing::warn!(%lane, error = %e, "a lane on disk is not usable; its unmerged end is fetched again");
             }
         }
+        Ok(())
+    }
+
+    fn load_tail(&mut self, lane: &Lane, head: &Oid, seq: u64) -> Result<(), CoreError> {
+        let merged = self.merged_seq(lane)?;
+        if seq <= merged {
+            return Ok(());
+        }
+        let mut ids: VecDeque<Oid> = self
+            .ledger
+            .lane_back(head, merged)
+            .map_err(ledger_error)?
+            .into();
+        let rest = ids.split_off(ids.len().min(MAX_TAIL_COMMITS));
+        let Some(first) = ids.back() else {
+            return Ok(());
+        };
+        self.extend_tail(lane, first)?;
+        self.tails.entry(*lane).or_default().rest = rest;
         Ok(())
     }
 
@@ -75,28 +106,45 @@ impl Core {
             .append_lane(&self.keys.lane, &lane, &entries, time_s)
             .map_err(ledger_error)?;
         self.pending_ids.extend(fresh);
-        self.tails
-            .entry(lane)
-            .or_default()
-            .commits
-            .push(Arc::new(commit));
-        self.own_lane_message()
+        let tail = self.tails.entry(lane).or_default();
+        if tail.rest.is_empty() && tail.commits.len() < MAX_TAIL_COMMITS {
+            tail.commits.push(Arc::new(commit));
+        } else {
+            tail.rest.push_back(commit.id);
+        }
+        self.tails_changed();
+        self.lane_message(&lane)
     }
 
-    /// The unmerged end of the own lane as a message, or `None` when all of it is merged.
-    pub fn own_lane_message(&self) -> Result<Option<Vec<u8>>, CoreError> {
-        let lane = self.own_lane;
-        let Some(tail) = self.tails.get(&lane) else {
+    /// The lanes that have an unmerged end here, the own one first.
+    pub fn unmerged_lanes(&self) -> Vec<Lane> {
+        let mut lanes: Vec<Lane> = self
+            .tails
+            .iter()
+            .filter(|(_, tail)| !tail.commits.is_empty())
+            .map(|(lane, _)| *lane)
+            .collect();
+        lanes.sort_by_key(|lane| *lane != self.own_lane);
+        lanes
+    }
+
+    /// The unmerged end of a lane as a message, as much of it as fits, or `None` when all of it is merged.
+    pub fn lane_message(&self, lane: &Lane) -> Result<Option<Vec<u8>>, CoreError> {
+        let Some(tail) = self.tails.get(lane) else {
             return Ok(None);
         };
-        let Some(last) = tail.commits.last() else {
+        let ids: Vec<Oid> = tail.commits.iter().map(|c| c.id).collect();
+        if ids.is_empty() {
             return Ok(None);
-        };
-        let merged = self.merged_seq(&lane)?;
-        let pack = self.ledger.pack_lane(&lane, merged).map_err(ledger_error)?;
+        }
+        // Compressed it is smaller, but a lane of random bodies must fit too.
+        let (pack, taken) = self
+            .ledger
+            .pack_commits(&ids, MAX_LANE_MESSAGE_BYTES / 2)
+            .map_err(ledger_error)?;
         let message = LaneMessage {
-            head: last.id,
-            lane,
+            head: ids[taken - 1],
+            lane: *lane,
         };
         let mut bytes = instar_attest::json::to_vec(&message).map_err(ledger_error)?;
         bytes.push(b'\n');
@@ -128,6 +176,7 @@ impl Core {
         self.ledger
             .set_lane(&message.lane, &message.head)
             .map_err(ledger_error)?;
+        self.tails_changed();
         Ok(true)
     }
 
@@ -214,26 +263,54 @@ impl Core {
         Ok(device.lane_key)
     }
 
-    /// Cuts from every tail what the trunk has merged by now.
+    /// Cuts from every tail what the trunk has merged by now, and loads what follows.
     pub(crate) fn trim_tails(&mut self, ranges: &[instar_ledger::LaneRange]) {
         for range in ranges {
-            let tail: &mut Tail = self.tails.entry(range.lane()).or_default();
+            let lane = range.lane();
+            let tail: &mut Tail = self.tails.entry(lane).or_default();
             let conflict = tail
                 .commits
                 .iter()
                 .any(|c| c.seq == range.to && c.id != range.head);
-            tail.commits.retain(|c| c.seq > range.to && !conflict);
+            let keep = |c: &Arc<LaneCommit>| c.seq > range.to && !conflict;
+            for gone in tail.commits.iter().filter(|c| !keep(c)) {
+                for entry in &gone.entries {
+                    self.pending_ids.remove(&entry.id());
+                }
+            }
+            tail.commits.retain(keep);
+            if conflict {
+                tail.rest.clear();
+            } else if let Err(e) = self.refill_tail(&lane) {
+                tracing::warn!(%lane, error = %e, "the rest of a lane is not usable; it is fetched again");
+            }
         }
-        let left: BTreeSet<Digest> = self
-            .tails
-            .values()
-            .flat_map(|t| &t.commits)
-            .flat_map(|c| c.entries.iter().map(Entry::id))
-            .collect();
-        self.pending_ids = left;
+        self.tails
+            .retain(|_, tail| !tail.commits.is_empty() || !tail.rest.is_empty());
+        self.tails_changed();
     }
 
-    /// Entries in lanes that no block has merged.
+    /// Verifies and loads as much of what is known by id alone as has room now.
+    fn refill_tail(&mut self, lane: &Lane) -> Result<(), CoreError> {
+        let Some(tail) = self.tails.get_mut(lane) else {
+            return Ok(());
+        };
+        let room = MAX_TAIL_COMMITS.saturating_sub(tail.commits.len());
+        // In halves, so that not every block that merges a few commits walks the lane.
+        if tail.rest.is_empty() || room < MAX_TAIL_COMMITS / 2 {
+            return Ok(());
+        }
+        let mut next: VecDeque<Oid> = std::mem::take(&mut tail.rest);
+        let later = next.split_off(next.len().min(room));
+        let Some(head) = next.back().copied() else {
+            return Ok(());
+        };
+        self.extend_tail(lane, &head)?;
+        self.tails.entry(*lane).or_default().rest = later;
+        Ok(())
+    }
+
+    /// Entries in lanes that no block has merged, as far as they are in memory.
     pub fn pending(&self) -> usize {
         self.tails
             .values()
@@ -244,13 +321,16 @@ impl Core {
 
     /// Signs a statement with the node's own account. The nonce follows the state and what is under way in any lane.
     pub fn sign_statement(&self, topic: &str, body: Value) -> Result<Entry, CoreError> {
-        let author = self.keys.account.public();
-        let mut nonce = query::nonce(&self.state.view()?, &author)?;
-        for entry in self.pending_by(&author) {
-            nonce = nonce.max(entry.nonce + 1);
-        }
+        let (_, nonce) = self.nonces(&self.keys.account.public())?;
         Entry::sign(&self.chain, &self.keys.account, nonce, topic, body)
             .map_err(|e| CoreError::Refused(e.to_string()))
+    }
+
+    /// The nonce of an author's next entry: by the trunk alone, and by the trunk and every lane known here.
+    pub fn nonces(&self, author: &PublicKey) -> Result<(u64, u64), CoreError> {
+        let nonce = query::nonce(&self.state.view()?, author)?;
+        let next = self.pending_by(author).map(|e| e.nonce + 1);
+        Ok((nonce, next.fold(nonce, u64::max)))
     }
 
     /// Unmerged entries of one author.

@@ -6,6 +6,7 @@ mod block;
 mod lanes;
 mod lookup;
 pub mod open;
+mod provisional;
 mod serve;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,14 +14,16 @@ use std::sync::Arc;
 
 use instar_attest::{ChainId, Digest, PublicKey, SecretKey};
 use instar_chain::StateError;
-use instar_ledger::{Certificate, Lane, LaneCommit, Oid, ReceiptLine, ValidatorSet};
+use instar_ledger::{Certificate, Lane, Oid, ReceiptLine, ValidatorSet};
 use instar_runtime::Runtime;
 use instar_state::StateStore;
 
 use crate::index::{Index, IndexError};
 
 pub use block::Refusal;
+pub(crate) use lanes::Tail;
 pub use lanes::{LaneMessage, MAX_LANE_MESSAGE_BYTES};
+pub use provisional::Standing;
 
 /// What can go wrong inside a node, apart from a proposal that is merely refused.
 #[derive(Debug, thiserror::Error)]
@@ -47,12 +50,6 @@ impl From<instar_state::StoreError> for CoreError {
 
 pub(crate) fn ledger_error(e: impl std::fmt::Display) -> CoreError {
     CoreError::Ledger(e.to_string())
-}
-
-/// The unmerged end of one lane, every commit of it verified.
-#[derive(Default, Clone)]
-pub(crate) struct Tail {
-    pub commits: Vec<Arc<LaneCommit>>,
 }
 
 /// A block whose merge test this node ran itself, and what it found.
@@ -109,12 +106,22 @@ pub struct Core {
     /// Nil prevotes by reason.
     pub(crate) nil: BTreeMap<String, u64>,
     pub(crate) last_nil: Option<String>,
+    /// What the unmerged lanes would come to, as last computed; nothing after either changed.
+    pub(crate) provisional: Option<provisional::Provisional>,
 }
 
 impl Core {
     /// The newest final block.
     pub fn head(&self) -> &Head {
         &self.head
+    }
+
+    /// Whether this node's key certifies the next block.
+    pub fn is_validator(&self) -> bool {
+        self.head
+            .validators
+            .power_of(&self.keys.consensus)
+            .is_some()
     }
 
     /// The chain.

@@ -75,6 +75,7 @@ impl Core {
             pending_ids: Default::default(),
             nil: Default::default(),
             last_nil: None,
+            provisional: None,
         };
         core.repair()?;
         core.load_tails()?;

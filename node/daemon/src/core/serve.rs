@@ -1,6 +1,9 @@
 //! What others ask a node for: final blocks with what made them so, and answers of dapps.
 
+use instar_chain::StateView;
+use instar_ledger::sync::{self, MAX_SYNC_BLOCKS, MAX_SYNC_BYTES};
 use instar_ledger::{Certificate, Oid};
+use serde_json::Value;
 
 use super::{Core, CoreError, ledger_error};
 use crate::api::types::BlockAnswer;
@@ -56,27 +59,58 @@ impl Core {
         Ok(Some((certificate, pack)))
     }
 
+    /// Final blocks from `height` on, as many as one answer carries; nothing if there is none yet.
+    pub fn synced_blocks(&self, height: u64) -> Result<Option<Vec<u8>>, CoreError> {
+        let mut out = Vec::new();
+        for next in (height..).take(MAX_SYNC_BLOCKS) {
+            let Some((certificate, pack)) = self.synced_block(next)? else {
+                break;
+            };
+            let certificate = certificate.to_bytes().map_err(ledger_error)?;
+            // Half of what a reader takes: the answer is made while the core is locked.
+            let full = out.len() > MAX_SYNC_BYTES / 2;
+            if full || !sync::push(&mut out, &certificate, &pack) {
+                break;
+            }
+        }
+        Ok((!out.is_empty()).then_some(out))
+    }
+
+    /// Makes a block final that another node handed over, if the validators of its height certified it.
+    pub fn follow(&mut self, certificate: &Certificate, pack: &[u8]) -> Result<(), CoreError> {
+        let next = self.head.height + 1;
+        if certificate.height != next {
+            return Err(CoreError::Refused(format!(
+                "a certificate of height {}, the next here is {next}",
+                certificate.height
+            )));
+        }
+        certificate
+            .verify(&self.chain, &self.head.validators)
+            .map_err(|e| CoreError::Refused(e.to_string()))?;
+        self.decided(certificate, Some(pack))
+    }
+
     /// Asks a dapp from the newest final state. Returns the height and the answer.
-    pub fn query(
+    pub fn query(&mut self, dapp: &str, question: Value) -> Result<(u64, Value), String> {
+        let view = self.state.view().map_err(|e| e.to_string())?;
+        Ok((self.head.height, self.ask(dapp, &view, question)?))
+    }
+
+    /// Asks the release that is live in a dapp's slot about a state.
+    pub(crate) fn ask(
         &mut self,
         dapp: &str,
-        question: serde_json::Value,
-    ) -> Result<(u64, serde_json::Value), String> {
-        let view = self.state.view().map_err(|e| e.to_string())?;
-        let slots = instar_chain::query::slots(&view).map_err(|e| e.to_string())?;
-        let slot = slots
-            .get(&format!("dapps/{dapp}"))
+        state: &dyn StateView,
+        question: Value,
+    ) -> Result<Value, String> {
+        let slot = instar_chain::query::slot(state, &format!("dapps/{dapp}"))
+            .map_err(|e| e.to_string())?
+            .and_then(|slot| slot.release)
             .ok_or_else(|| format!("there is no dapp {dapp}"))?;
-        let answer = self.dapps.query(
-            dapp,
-            &slot.release,
-            self.head.height,
-            self.head.time_ms,
-            &view,
-            question,
-        );
-        answer
-            .map(|a| (self.head.height, a))
+        let (height, time_ms) = (self.head.height, self.head.time_ms);
+        self.dapps
+            .query(dapp, &slot, height, time_ms, state, question)
             .map_err(|e| e.to_string())
     }
 }

@@ -254,18 +254,24 @@ impl Store {
 
     /// The commits of a lane after sequence number `after`, up to `head`, oldest first.
     pub fn lane_range(&self, head: &Oid, after: u64) -> Result<Vec<Oid>, StoreError> {
+        let (seq, _) = self.place_of(head)?;
+        if seq.saturating_sub(after) > MAX_COMMITS_A_BLOCK {
+            return Err(StoreError::TooMany {
+                got: seq - after,
+                max: MAX_COMMITS_A_BLOCK,
+            });
+        }
+        self.lane_back(head, after)
+    }
+
+    /// As [`Store::lane_range`], however many there are: for the own lane, which may have grown for weeks offline.
+    pub fn lane_back(&self, head: &Oid, after: u64) -> Result<Vec<Oid>, StoreError> {
         let mut out = Vec::new();
         let mut next = *head;
         loop {
             let (seq, parent) = self.place_of(&next)?;
             if seq <= after {
                 break;
-            }
-            if out.is_empty() && seq - after > MAX_COMMITS_A_BLOCK {
-                return Err(StoreError::TooMany {
-                    got: seq - after,
-                    max: MAX_COMMITS_A_BLOCK,
-                });
             }
             out.push(next);
             if seq == 1 {

@@ -30,15 +30,33 @@ impl Store {
     /// The commits of a lane after sequence number `after`, oldest first, as a pack; at most
     /// [`MAX_COMMITS_A_BLOCK`] of them.
     pub fn pack_lane(&self, lane: &Lane, after: u64) -> Result<Vec<u8>, StoreError> {
-        let mut objects = Vec::new();
+        let mut ids = Vec::new();
         if let Some((head, seq)) = self.lane_head(lane) {
             let last = seq.min(after.saturating_add(MAX_COMMITS_A_BLOCK));
             let from = self.lane_commit_at(&head, last)?.unwrap_or(head);
-            for id in self.lane_range(&from, after)? {
-                self.collect(&id, &mut objects)?;
-            }
+            ids = self.lane_range(&from, after)?;
         }
-        Ok(write(&objects))
+        Ok(self.pack_commits(&ids, usize::MAX)?.0)
+    }
+
+    /// Lane commits as a pack, as many of the first as fit into `max` bytes before they are compressed; and how many
+    /// those are. One always fits.
+    pub fn pack_commits(&self, ids: &[Oid], max: usize) -> Result<(Vec<u8>, usize), StoreError> {
+        let (mut objects, mut bytes, mut taken) = (Vec::new(), 0usize, 0);
+        for id in ids {
+            let before = objects.len();
+            self.collect(id, &mut objects)?;
+            bytes += objects[before..]
+                .iter()
+                .map(|(_, o)| o.len())
+                .sum::<usize>();
+            if taken > 0 && bytes > max {
+                objects.truncate(before);
+                break;
+            }
+            taken += 1;
+        }
+        Ok((write(&objects), taken))
     }
 
     /// One lane commit as a pack, for gossip.
