@@ -9,10 +9,12 @@ use instar_chain::SlotPolicy;
 use serde_json::json;
 
 use super::VALIDATORS;
-use super::traffic::{ACCOUNTS, account_key};
+use super::traffic::account_key;
 use crate::founding::Plan;
 
-/// What every account of the client has at the start; more than the demo can spend.
+/// Accounts that have something to spend: the client's, and those of the benchmark.
+pub const FUNDED: usize = 100;
+/// What each of them has at the start; more than can be spent.
 const ALLOCATION: &str = "1000000";
 /// Builders that must have got the same bytes for a dapp's release: one may be down.
 const DAPP_BUILDERS: u32 = 3;
@@ -74,7 +76,7 @@ pub fn policy(full: bool) -> Policy {
 
 /// What the demo's chain starts with besides its validators.
 pub fn plan(policy: Policy) -> Result<Plan> {
-    let balances: BTreeMap<String, String> = (0..ACCOUNTS)
+    let balances: BTreeMap<String, String> = (0..FUNDED)
         .map(|i| (account_key(i).public().to_hex(), ALLOCATION.to_owned()))
         .collect();
     Ok(Plan {

@@ -14,10 +14,11 @@ use instar_attest::{ChainId, Digest, PublicKey, SecretKey};
 use instar_ledger::{Entry, Outcome, ReceiptLine};
 use serde_json::json;
 
+use super::chain::FUNDED;
 use crate::client::Client;
 
 /// Accounts that send; each waits for nobody else.
-pub const ACCOUNTS: usize = 8;
+const ACCOUNTS: usize = 8;
 /// Time between two transfers.
 pub const INTERVAL: Duration = Duration::from_millis(50);
 /// Time between two transfers of a story that goes on for hours: the auditor checks each of its lane commits.
@@ -189,7 +190,7 @@ impl Drop for Traffic {
 
 impl Shared {
     fn send_loop(&self) {
-        let recipient: PublicKey = account_key(ACCOUNTS).public();
+        let recipient: PublicKey = account_key(FUNDED).public();
         let mut turn = 0u64;
         let mut next = Instant::now();
         while !self.stop_sending.load(Ordering::Relaxed) {
