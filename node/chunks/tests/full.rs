@@ -1,21 +1,36 @@
 //! A disk that is full: what was acknowledged stays, and what is there can be read. The process whose disk is full is
-//! this very program, so the test has a `main` of its own.
+//! this very program, so the tests have a `main` of their own. Once files can't grow any more; once the disk itself is
+//! full: a small one in memory, which only this process sees.
 
 // The lint knows test functions, not the helpers beside them.
 #![allow(clippy::unwrap_used)]
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use instar_chunks::block::{RAW, cid_of};
-use instar_chunks::{BlockStore, Blocks, Cid};
+use instar_chunks::{BlockError, BlockStore, Blocks, Cid};
 
 /// The argument before the path of the store that the child fills.
 const CHILD: &str = "--write-until-full";
 /// Files of the child can't grow over this: what a full disk looks like to it.
 const MAX_FILE_BYTES: u64 = 6 * 1024 * 1024;
-const NAME: &str = "a_full_disk_loses_nothing_that_was_acknowledged";
+/// The argument before the path of a folder in which the child finds a small disk.
+const SMALL: &str = "--fill-a-small-disk";
+/// Bytes of that disk: the 16 MiB that stay free for the index, and something.
+const SMALL_BYTES: u64 = 28 * 1024 * 1024;
+const TESTS: [(&str, fn()); 2] = [
+    (
+        "a_full_disk_loses_nothing_that_was_acknowledged",
+        a_full_disk_loses_nothing_that_was_acknowledged,
+    ),
+    (
+        "a_small_disk_that_fills_up_is_named_and_goes_on_with_room",
+        a_small_disk_that_fills_up_is_named_and_goes_on_with_room,
+    ),
+];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -24,17 +39,91 @@ fn main() {
     {
         return write_until_full(Path::new(path));
     }
+    if let [first, path] = &arguments[..]
+        && first == SMALL
+    {
+        return fill_a_small_disk(Path::new(path));
+    }
     if arguments.iter().any(|a| a == "--list") {
-        println!("{NAME}: test");
+        for (name, _) in TESTS {
+            println!("{name}: test");
+        }
         return;
     }
-    let wanted = arguments.iter().filter(|a| !a.starts_with('-'));
-    let chosen = wanted.clone().next().is_none() || wanted.into_iter().any(|w| NAME.contains(w));
-    if chosen {
-        a_full_disk_loses_nothing_that_was_acknowledged();
-        println!("test {NAME} ... ok");
+    let wanted: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
+    let mut passed = 0;
+    for (name, test) in TESTS {
+        if wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str())) {
+            test();
+            println!("test {name} ... ok");
+            passed += 1;
+        }
     }
-    println!("test result: ok. {} passed; 0 failed", u8::from(chosen));
+    println!("test result: ok. {passed} passed; 0 failed");
+}
+
+/// Alone in namespaces of its own, so that nobody else sees the disk, and so that it needs no privilege.
+fn fill_a_small_disk(folder: &Path) {
+    use nix::mount::{MsFlags, mount};
+    use nix::sched::{CloneFlags, unshare};
+    let (user, group) = (nix::unistd::getuid(), nix::unistd::getgid());
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
+        .expect("this kernel forbids user namespaces; `instar doctor` says what else needs them");
+    fs::write("/proc/self/uid_map", format!("0 {user} 1")).unwrap();
+    fs::write("/proc/self/setgroups", "deny").unwrap();
+    fs::write("/proc/self/gid_map", format!("0 {group} 1")).unwrap();
+    let disk = |flags, bytes: u64| {
+        let size = format!("size={bytes}");
+        mount(
+            Some("none"),
+            folder,
+            Some("tmpfs"),
+            flags,
+            Some(size.as_str()),
+        )
+        .unwrap();
+    };
+    disk(MsFlags::empty(), SMALL_BYTES);
+    let path = folder.join("s.redb");
+    let store = BlockStore::open(&path).unwrap();
+    let mut kept = 0;
+    let error = loop {
+        let (cid, bytes) = block(kept);
+        match store.put(&cid, &bytes) {
+            Ok(()) => kept += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, BlockError::Full { .. }), "{error}");
+    assert!(error.to_string().contains("disk is full"), "{error}");
+    assert!(kept > 20, "{kept}");
+    let whole = |store: &BlockStore| {
+        for number in 0..kept {
+            let (cid, bytes) = block(number);
+            assert!(store.get(&cid).unwrap() == Some(bytes), "block {number}");
+        }
+    };
+    whole(&store);
+    // Room is made by forgetting, which needs some of the disk itself.
+    let (gone, _) = block(kept - 1);
+    assert_eq!(store.remove(&[gone]).unwrap(), 1);
+    let (cid, bytes) = block(kept - 1);
+    drop(store);
+    disk(MsFlags::MS_REMOUNT, 2 * SMALL_BYTES);
+    let store = BlockStore::open(&path).unwrap();
+    store.put(&cid, &bytes).unwrap();
+    whole(&store);
+    assert!(store.verify(&mut |_| ()).unwrap().corrupt.is_empty());
+}
+
+fn a_small_disk_that_fills_up_is_named_and_goes_on_with_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let child = Command::new(std::env::current_exe().unwrap())
+        .arg(SMALL)
+        .arg(dir.path())
+        .status()
+        .unwrap();
+    assert!(child.success());
 }
 
 fn block(number: u32) -> (Cid, Vec<u8>) {

@@ -116,6 +116,40 @@ fn a_stream_is_cut_as_a_slice_is() {
 }
 
 #[test]
+fn what_repeats_is_kept_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = BlockStore::open(&dir.path().join("s.redb")).unwrap();
+    // Within a buffer, over the border of two, in runs and one by one.
+    let mut content = noise(300_000).repeat(30);
+    content.resize(content.len() + 30_000_000, 0);
+    content.extend_from_slice(&noise(900_000));
+    let mut stream = content.as_slice();
+    let added = store
+        .import(
+            Content::Stream(&mut stream),
+            &ImportOptions::default(),
+            None,
+        )
+        .unwrap();
+    let stat = store.stat().unwrap();
+    assert!(stat.stored_bytes < 1_500_000, "{}", stat.stored_bytes);
+    assert!(store.verify(&mut |_| ()).unwrap().corrupt.is_empty());
+    let out = dir.path().join("out");
+    export(&store, &added.cid, None, &out, &Limits::default()).unwrap();
+    assert!(fs::read(&out).unwrap() == content);
+    // Again: nothing is written.
+    let mut stream = content.as_slice();
+    store
+        .import(
+            Content::Stream(&mut stream),
+            &ImportOptions::default(),
+            None,
+        )
+        .unwrap();
+    assert_eq!(store.stat().unwrap(), stat);
+}
+
+#[test]
 fn hidden_names_count_as_the_profile_has_it() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join(".x"), b"x").unwrap();

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use cid::Cid;
 
-use super::{ImportError, Imported, Parcel, Piece, inside};
-use crate::add::Balanced;
-use crate::block::BlockError;
+use super::{Buffer, ImportError, Imported, Keep, Parcel, Piece};
+use crate::add::{Balanced, PutBlock};
 use crate::node::{DirLink, MAX_TARGET_BYTES, encode_directory, encode_symlink};
 use crate::profile::Profile;
 
@@ -36,9 +35,6 @@ struct Counts {
     links: u64,
 }
 
-type Ready<'a, R> = dyn Fn(&Cid, &[u8]) -> Result<R, BlockError> + Sync + 'a;
-type Keep<'a, R> = dyn FnMut(&Cid, &[u8], R) -> Result<(), BlockError> + 'a;
-
 impl Assembly {
     pub fn new(profile: Profile) -> Self {
         Self {
@@ -52,29 +48,32 @@ impl Assembly {
     }
 
     /// Takes a parcel and returns its buffer.
-    pub fn take<R: Send>(
+    pub fn take<M>(
         &mut self,
-        parcel: Parcel<R>,
-        ready: &Ready<'_, R>,
-        keep: &mut Keep<'_, R>,
-    ) -> Result<Vec<u8>, ImportError> {
-        let mut made = parcel.ready.into_iter();
+        parcel: Parcel<M>,
+        keep: &mut dyn Keep<M>,
+    ) -> Result<Buffer<M>, ImportError> {
+        let Buffer { data, mut made } = parcel.buffer;
+        let places = parcel.pieces.iter().filter_map(|piece| match piece {
+            Piece::Chunk { start, end } => Some(&data[*start..*end]),
+            _ => None,
+        });
+        let chunks: Vec<_> = parcel.cids.iter().copied().zip(places).collect();
+        keep.chunks(&chunks, &mut made).map_err(ImportError::Keep)?;
+        let mut chunks = chunks.into_iter();
+        let profile = self.profile;
         for piece in parcel.pieces {
             match piece {
-                Piece::Chunk { start, end } => {
-                    let (cid, prepared) = made.next().ok_or(ImportError::Broken)?;
-                    let bytes = &parcel.data[start..end];
-                    keep(&cid, bytes, prepared).map_err(ImportError::Keep)?;
+                Piece::Chunk { .. } => {
+                    let (cid, bytes) = chunks.next().ok_or(ImportError::Broken)?;
                     let size = bytes.len() as u64;
                     self.counts.content_bytes += size;
-                    let profile = self.profile;
                     let file = self.file.get_or_insert_with(|| Balanced::new(profile));
-                    through(ready, keep, |put| file.leaf(cid, size, put))?;
+                    through(keep, |put| file.leaf(cid, size, put))?;
                 }
                 Piece::FileEnd(name) => {
-                    let profile = self.profile;
                     let file = self.file.take().unwrap_or_else(|| Balanced::new(profile));
-                    let root = through(ready, keep, |put| file.finish(put))?;
+                    let root = through(keep, |put| file.finish(put))?;
                     self.counts.files += 1;
                     self.link(name, root.cid, root.dag_size);
                 }
@@ -88,7 +87,7 @@ impl Assembly {
                         links: Vec::new(),
                     });
                 }
-                Piece::FolderEnd => self.close(ready, keep)?,
+                Piece::FolderEnd => self.close(keep)?,
                 Piece::Symlink(name, target) => {
                     if target.is_empty() || target.len() > MAX_TARGET_BYTES {
                         return Err(ImportError::Refused {
@@ -97,13 +96,13 @@ impl Assembly {
                         });
                     }
                     let (cid, bytes) = encode_symlink(&target);
-                    through(ready, keep, |put| put(&cid, &bytes))?;
+                    keep.node(&cid, &bytes).map_err(ImportError::Keep)?;
                     self.counts.links += 1;
                     self.link(name, cid, bytes.len() as u64);
                 }
             }
         }
-        Ok(parcel.data)
+        Ok(Buffer { data, made })
     }
 
     fn link(&mut self, name: String, cid: Cid, dag_size: u64) {
@@ -117,11 +116,7 @@ impl Assembly {
         }
     }
 
-    fn close<R: Send>(
-        &mut self,
-        ready: &Ready<'_, R>,
-        keep: &mut Keep<'_, R>,
-    ) -> Result<(), ImportError> {
+    fn close<M>(&mut self, keep: &mut dyn Keep<M>) -> Result<(), ImportError> {
         let folder = self.folders.pop().ok_or(ImportError::Broken)?;
         let (cid, bytes) = encode_directory(&folder.links);
         let max_bytes = self.profile.max_folder_bytes();
@@ -132,7 +127,7 @@ impl Assembly {
             });
         }
         self.paths.pop();
-        through(ready, keep, |put| put(&cid, &bytes))?;
+        keep.node(&cid, &bytes).map_err(ImportError::Keep)?;
         self.counts.folders += 1;
         let below: u64 = folder.links.iter().map(|link| link.dag_size).sum();
         self.link(folder.name, cid, below + bytes.len() as u64);
@@ -154,20 +149,24 @@ impl Assembly {
     }
 }
 
-/// Runs `make` with a place to put blocks, and brings its refusal back as what it was.
-fn through<R: Send, T>(
-    ready: &Ready<'_, R>,
-    keep: &mut Keep<'_, R>,
-    make: impl FnOnce(&mut crate::add::PutBlock<'_>) -> std::io::Result<T>,
+/// Runs `make` with a place to put nodes, and brings its refusal back as what it was.
+fn through<M, T>(
+    keep: &mut dyn Keep<M>,
+    make: impl FnOnce(&mut PutBlock<'_>) -> std::io::Result<T>,
 ) -> Result<T, ImportError> {
     let mut refusal = None;
     let made = make(&mut |cid, bytes| {
-        ready(cid, bytes)
-            .and_then(|prepared| keep(cid, bytes, prepared))
-            .map_err(|error| {
-                refusal = Some(error);
-                std::io::Error::other("refused")
-            })
+        keep.node(cid, bytes).map_err(|error| {
+            refusal = Some(error);
+            std::io::Error::other("refused")
+        })
     });
     made.map_err(|_| refusal.map_or(ImportError::Broken, ImportError::Keep))
+}
+
+/// For messages: where in the tree something stands.
+fn inside(folders: &[PathBuf]) -> String {
+    folders
+        .last()
+        .map_or_else(|| ".".to_owned(), |p| p.display().to_string())
 }

@@ -7,29 +7,24 @@ use cid::Cid;
 use redb::{Durability, ReadableTable};
 
 use super::gate::Lease;
-use super::record::{self, Kind, LOCATION_BYTES, Location};
+use super::pack::{Fate, Packed, Record};
+use super::record::{HEAD_BYTES, KEY_BYTES, LOCATION_BYTES, Location};
 use super::{BATCH_BYTES, BlockStore, REFRESH_MINUTES, failed, now_minutes};
 use crate::block::{BlockError, canonical, identity_content, verify};
 
 /// Blocks that may wait for the index: what bounds the memory of a large addition.
 const MAX_PENDING: usize = 16 * 1024;
 
-/// A block made ready for the store on any thread; see [`BlockStore::ready`].
-#[derive(Debug)]
-pub struct Ready {
-    /// Bytes of it that will be stored: compressed, or as they are.
-    squeezed: Option<Vec<u8>>,
-    /// It is held already; nothing was compressed.
-    held: bool,
-}
+/// An address as the index has it: CIDv1, raw or dag-pb, sha2-256. Nothing else is stored.
+pub(super) type Key = [u8; KEY_BYTES];
 
-impl BlockStore {
-    /// Does the costly part of keeping a block, on whatever thread: looks whether it is held, and
-    /// compresses it if not. The caller made `cid` from `bytes` just now.
-    pub fn ready(&self, cid: &Cid, bytes: &[u8]) -> Result<Ready, BlockError> {
-        let held = self.locate(cid)?.is_some();
-        let squeezed = (!held).then(|| record::squeeze(bytes)).flatten();
-        Ok(Ready { squeezed, held })
+pub(super) fn key_of(cid: &Cid) -> io::Result<Key> {
+    let mut key = [0; KEY_BYTES];
+    let mut room = key.as_mut_slice();
+    cid.write_bytes(&mut room).map_err(io::Error::other)?;
+    match room {
+        [] => Ok(key),
+        _ => Err(io::Error::other("the address has another length")),
     }
 }
 
@@ -41,8 +36,10 @@ impl BlockStore {
 pub struct Append<'a> {
     store: &'a BlockStore,
     _lease: Lease,
-    pending: HashMap<Vec<u8>, [u8; LOCATION_BYTES]>,
+    pending: HashMap<Key, [u8; LOCATION_BYTES]>,
     quota: Option<Option<u64>>,
+    /// Room for the record of a single block.
+    single: Packed,
 }
 
 impl<'a> Append<'a> {
@@ -52,6 +49,7 @@ impl<'a> Append<'a> {
             _lease: store.gate.lease(),
             pending: HashMap::new(),
             quota: None,
+            single: Packed::default(),
         }
     }
 
@@ -62,7 +60,7 @@ impl<'a> Append<'a> {
         if identity_content(&cid).is_some() {
             return Ok(());
         }
-        let key = cid.to_bytes();
+        let key = key_of(&cid).map_err(failed("put"))?;
         if self.pending.contains_key(&key) {
             return Ok(());
         }
@@ -74,26 +72,44 @@ impl<'a> Append<'a> {
             self.refresh(key, held);
             return self.step();
         }
-        self.write(key, bytes, record::squeeze(bytes))
+        self.write(key, bytes)
     }
 
-    /// Adds a block whose address was made from its bytes just now, and that was made ready.
-    pub fn put_ready(&mut self, cid: &Cid, bytes: &[u8], ready: Ready) -> Result<(), BlockError> {
-        let key = cid.to_bytes();
+    /// Adds a block whose address was made from its bytes just now. What is held is not compared.
+    pub(super) fn put_made(&mut self, cid: &Cid, bytes: &[u8]) -> Result<(), BlockError> {
+        let key = key_of(cid).map_err(failed("put"))?;
         if self.pending.contains_key(&key) {
             return Ok(());
         }
-        if ready.held {
-            let Some(held) = self.store.locate(cid)? else {
-                return self.write(key, bytes, record::squeeze(bytes));
-            };
+        if let Some(held) = self.store.locate(cid)? {
             self.refresh(key, held);
             return self.step();
         }
-        self.write(key, bytes, ready.squeezed)
+        self.write(key, bytes)
     }
 
-    fn refresh(&mut self, key: Vec<u8>, held: Location) {
+    /// Adds blocks that were packed, in the order of `cids`.
+    pub(super) fn put_packed<'b>(
+        &mut self,
+        cids: impl Iterator<Item = &'b Cid>,
+        packed: &Packed,
+    ) -> Result<(), BlockError> {
+        let mut run = Vec::new();
+        for (cid, fate) in cids.zip(&packed.fates) {
+            let key = key_of(cid).map_err(failed("put"))?;
+            match fate {
+                Fate::Again => {}
+                // It came in a parcel before, of which the index doesn't know yet.
+                _ if self.pending.contains_key(&key) => self.write_run(packed, &mut run)?,
+                Fate::Held(held) => self.refresh(key, *held),
+                Fate::Fresh(record) => run.push((key, *record)),
+            }
+        }
+        self.write_run(packed, &mut run)?;
+        self.step()
+    }
+
+    fn refresh(&mut self, key: Key, held: Location) {
         let minutes = now_minutes();
         if minutes.saturating_sub(held.minutes) >= REFRESH_MINUTES {
             let fresh = Location { minutes, ..held };
@@ -101,47 +117,60 @@ impl<'a> Append<'a> {
         }
     }
 
-    fn write(
+    fn write(&mut self, key: Key, bytes: &[u8]) -> Result<(), BlockError> {
+        let mut single = std::mem::take(&mut self.single);
+        let record = single.push(&key, bytes);
+        let written = self.write_run(&single, &mut vec![(key, record)]);
+        single.clear();
+        self.single = single;
+        written?;
+        self.step()
+    }
+
+    /// Writes records that follow each other, in one write, and empties the list.
+    fn write_run(
         &mut self,
-        key: Vec<u8>,
-        bytes: &[u8],
-        squeezed: Option<Vec<u8>>,
+        packed: &Packed,
+        run: &mut Vec<(Key, Record)>,
     ) -> Result<(), BlockError> {
+        let (Some((_, first)), Some((_, last))) = (run.first(), run.last()) else {
+            return Ok(());
+        };
+        let bytes = packed.bytes(first, last);
         let quota = match self.quota {
             Some(quota) => quota,
             None => *self.quota.insert(self.store.quota()?),
         };
-        let (kind, stored) = match &squeezed {
-            Some(squeezed) => (Kind::Zstd, squeezed.as_slice()),
-            None => (Kind::Plain, bytes),
-        };
-        let head = record::head(&key, kind, bytes.len(), stored.len());
         let mut tail = self.store.segments.tail();
-        let wanted = (head.len() + stored.len()) as u64;
         if let Some(quota_bytes) = quota
-            && tail.total.saturating_add(wanted) > quota_bytes
+            && tail.total.saturating_add(bytes.len() as u64) > quota_bytes
         {
             return Err(BlockError::Quota {
                 quota_bytes,
                 stored_bytes: tail.total,
             });
         }
-        let (segment, offset) = self
+        let (segment, begin) = self
             .store
             .segments
-            .append(&mut tail, &[&head, stored])
-            .map_err(failed("write a block"))?;
+            .append(&mut tail, bytes)
+            .map_err(failed("write blocks"))?;
         drop(tail);
-        let location = Location {
-            segment,
-            offset: offset + head.len() as u64,
-            stored: stored.len() as u32,
-            length: bytes.len() as u32,
-            kind,
-            minutes: now_minutes(),
-        };
-        self.pending.insert(key, location.encode());
-        self.step()
+        let minutes = now_minutes();
+        let origin = first.start;
+        for (key, record) in run.drain(..) {
+            let location = Location {
+                segment,
+                offset: begin + (record.start - origin + HEAD_BYTES) as u64,
+                // Both are at most the size of a block, two mebibytes.
+                stored: record.stored as u32,
+                length: record.length as u32,
+                kind: record.kind,
+                minutes,
+            };
+            self.pending.insert(key, location.encode());
+        }
+        Ok(())
     }
 
     fn step(&mut self) -> Result<(), BlockError> {

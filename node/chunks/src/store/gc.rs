@@ -6,7 +6,7 @@ use std::time::Duration;
 use cid::Cid;
 use redb::{Durability, ReadableDatabase, ReadableTable};
 
-use super::record::{self, Location};
+use super::record::{HEAD_BYTES, Location};
 use super::{BlockStore, INDEX, failed, now_minutes};
 use crate::block::{BlockError, Blocks, RAW, canonical};
 use crate::node::decode;
@@ -131,8 +131,8 @@ impl BlockStore {
     fn compact(&self) -> Result<u64, BlockError> {
         let before = self.segments.total();
         let mut used: BTreeMap<u32, u64> = BTreeMap::new();
-        self.each(&mut |key, held| {
-            *used.entry(held.segment).or_default() += held.record_bytes(key);
+        self.each(&mut |_, held| {
+            *used.entry(held.segment).or_default() += held.record_bytes();
             Ok(())
         })?;
         let ends: Vec<(u32, u64)> = self.write("collect", |tables| {
@@ -184,15 +184,13 @@ impl BlockStore {
             let mut moved = Vec::with_capacity(step.len());
             let mut tail = self.segments.tail();
             for (key, held) in step {
-                let stored = self.stored(key, held)?;
-                let head = record::head(key, held.kind, held.length as usize, stored.len());
                 let (segment, offset) = self
                     .segments
-                    .append(&mut tail, &[&head, &stored])
+                    .append(&mut tail, &self.record(key, held)?)
                     .map_err(failed("move a block"))?;
                 moved.push(Location {
                     segment,
-                    offset: offset + head.len() as u64,
+                    offset: offset + HEAD_BYTES as u64,
                     ..*held
                 });
             }
@@ -214,15 +212,18 @@ impl BlockStore {
         Ok(())
     }
 
-    fn stored(&self, key: &[u8], held: &Location) -> Result<Vec<u8>, BlockError> {
+    /// The record of a block, as it lies in its segment.
+    fn record(&self, key: &[u8], held: &Location) -> Result<Vec<u8>, BlockError> {
         use std::os::unix::fs::FileExt as _;
         let cid = Cid::try_from(key).map_err(failed("read a key"))?;
-        let file = self.segments.file(held.segment);
-        let file = file.ok_or(BlockError::Corrupt { cid })?;
-        let mut stored = vec![0; (held.stored as usize).min(crate::MAX_BLOCK_BYTES)];
-        file.read_exact_at(&mut stored, held.offset)
+        let corrupt = || BlockError::Corrupt { cid };
+        let file = self.segments.file(held.segment).ok_or_else(corrupt)?;
+        let stored = (held.stored as usize).min(crate::MAX_BLOCK_BYTES);
+        let mut record = vec![0; HEAD_BYTES + stored];
+        let begin = held.offset.checked_sub(HEAD_BYTES as u64);
+        file.read_exact_at(&mut record, begin.ok_or_else(corrupt)?)
             .map_err(failed("read a block"))?;
-        Ok(stored)
+        Ok(record)
     }
 
     /// Reads and hashes every block, and looks whether what is pinned is whole.

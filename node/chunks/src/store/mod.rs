@@ -8,6 +8,8 @@
 mod append;
 mod gate;
 mod gc;
+mod pack;
+mod pins;
 mod record;
 mod segments;
 
@@ -22,15 +24,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cid::Cid;
 use redb::{
     Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    StorageError, TableDefinition,
+    StorageBackend, StorageError, TableDefinition,
 };
 
 use crate::block::{BlockError, Blocks, canonical, identity_content, verify};
-use crate::walk::{DagError, Limits, missing};
 
-pub use append::{Append, Batch, Ready};
+pub use append::{Append, Batch};
 pub use gate::Lease;
 pub use gc::{GcReport, VerifyReport};
+pub use pins::MAX_PIN_NAME_BYTES;
 use record::Location;
 use segments::{Segments, Tail};
 
@@ -42,16 +44,12 @@ const ENDS: TableDefinition<u32, u64> = TableDefinition::new("segments");
 const PINS: TableDefinition<&str, &[u8]> = TableDefinition::new("pins");
 /// Numbers that belong to the store: its quota.
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
-const QUOTA: &str = "quota_bytes";
 
 /// Memory that the index may use to cache pages.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
 
 /// A batch is made durable whenever this much has gathered, so that memory stays bounded.
 pub const BATCH_BYTES: usize = 8 * 1024 * 1024;
-
-/// Longest name of a pin.
-pub const MAX_PIN_NAME_BYTES: usize = 255;
 
 /// A block that is put again counts as young again, noted at most this often.
 const REFRESH_MINUTES: u32 = 10;
@@ -93,15 +91,23 @@ impl BlockStore {
     /// Opens the store whose index is the file `path`; it is made if it isn't there. The segments
     /// lie beside it, in a folder of the same name with the ending `.segments`.
     pub fn open(path: &Path) -> Result<Self, BlockError> {
-        let db = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(path)
-            .map_err(|e| match e {
-                DatabaseError::DatabaseAlreadyOpen => BlockError::InUse {
-                    path: path.display().to_string(),
-                },
-                other => failed("open")(other),
-            })?;
+        let db = builder().create(path).map_err(|e| match e {
+            DatabaseError::DatabaseAlreadyOpen => BlockError::InUse {
+                path: path.display().to_string(),
+            },
+            other => failed("open")(other),
+        })?;
+        Self::over(db, &segments_of(path))
+    }
+
+    /// As [`BlockStore::open`], with an index that lies in something else than a file, such as one
+    /// that remembers in what order it was written.
+    pub fn open_on(index: impl StorageBackend, segments: &Path) -> Result<Self, BlockError> {
+        let db = builder().create_with_backend(index);
+        Self::over(db.map_err(failed("open"))?, segments)
+    }
+
+    fn over(db: Database, segments: &Path) -> Result<Self, BlockError> {
         let write = db.begin_write().map_err(failed("open"))?;
         let mut ends = BTreeMap::new();
         {
@@ -115,8 +121,7 @@ impl BlockStore {
             }
         }
         write.commit().map_err(failed("open"))?;
-        let segments =
-            Segments::open(&segments_of(path), &ends).map_err(failed("open the segments"))?;
+        let segments = Segments::open(segments, &ends).map_err(failed("open the segments"))?;
         Ok(Self {
             db,
             segments,
@@ -240,76 +245,6 @@ impl BlockStore {
         Ok(self.len()? == 0)
     }
 
-    /// Pins `root` under `name`; a name holds one root, the latest.
-    pub fn pin(&self, name: &str, root: &Cid) -> Result<(), BlockError> {
-        let root = canonical(root)?;
-        if name.is_empty() || name.len() > MAX_PIN_NAME_BYTES {
-            return Err(BlockError::Store {
-                what: "pin",
-                source: "the name of a pin has 1 to 255 bytes".into(),
-            });
-        }
-        self.write("pin", |tables| {
-            tables
-                .pins
-                .insert(name, root.to_bytes().as_slice())
-                .map_err(failed("pin"))?;
-            Ok(())
-        })
-    }
-
-    /// Pins `root` under `name` if all of it is held, and collects nothing in between; else says
-    /// what is missing, as [`missing`] does.
-    pub fn pin_whole(&self, name: &str, root: &Cid, limits: &Limits) -> Result<Vec<Cid>, DagError> {
-        let _lease = self.gate.lease();
-        let absent = missing(self, root, limits)?;
-        if absent.is_empty() {
-            self.pin(name, root)?;
-        }
-        Ok(absent)
-    }
-
-    /// Drops the pin `name`; true if there was one. Its blocks stay until they are collected.
-    pub fn unpin(&self, name: &str) -> Result<bool, BlockError> {
-        self.write("unpin", |tables| {
-            let held = tables.pins.remove(name).map_err(failed("unpin"))?;
-            Ok(held.is_some())
-        })
-    }
-
-    /// All pins by name.
-    pub fn pins(&self) -> Result<Vec<(String, Cid)>, BlockError> {
-        let read = self.db.begin_read().map_err(failed("list pins"))?;
-        let table = read.open_table(PINS).map_err(failed("list pins"))?;
-        let mut pins = Vec::new();
-        for row in table.iter().map_err(failed("list pins"))? {
-            let (name, cid) = row.map_err(failed("list pins"))?;
-            let cid = Cid::try_from(cid.value()).map_err(failed("read a pin"))?;
-            pins.push((name.value().to_owned(), cid));
-        }
-        Ok(pins)
-    }
-
-    /// The most bytes that the segments may have.
-    pub fn quota(&self) -> Result<Option<u64>, BlockError> {
-        let read = self.db.begin_read().map_err(failed("read the quota"))?;
-        let table = read.open_table(META).map_err(failed("read the quota"))?;
-        let quota = table.get(QUOTA).map_err(failed("read the quota"))?;
-        Ok(quota.map(|quota| quota.value()))
-    }
-
-    /// Sets or lifts the quota. Blocks over it stay; new ones are refused.
-    pub fn set_quota(&self, quota_bytes: Option<u64>) -> Result<(), BlockError> {
-        self.write("set the quota", |tables| {
-            match quota_bytes {
-                Some(bytes) => tables.meta.insert(QUOTA, bytes),
-                None => tables.meta.remove(QUOTA),
-            }
-            .map_err(failed("set the quota"))?;
-            Ok(())
-        })
-    }
-
     /// What the store holds. Looks at every entry of the index.
     pub fn stat(&self) -> Result<Stat, BlockError> {
         let what = "stat";
@@ -369,6 +304,12 @@ impl BlockStore {
         write.commit().map_err(failed(what))?;
         Ok(result)
     }
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
 }
 
 /// The folder of segments that belongs to an index.

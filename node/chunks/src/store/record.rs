@@ -1,12 +1,18 @@
 //! What the index says about a block, and what a block looks like in a segment.
 
+use std::cell::RefCell;
+
 use cid::Cid;
+use zstd::bulk::Compressor;
+use zstd::zstd_safe::CParameter;
 
 use crate::block::{BlockError, MAX_BLOCK_BYTES};
 
-/// Compression level: a fast one. Of 600 MB of compiled Rust and sources in 32 KiB blocks it keeps 53 % at
-/// 750 MB/s a core, where level 1 keeps 49 % at 450 MB/s.
+/// Compression level: a fast one.
 const LEVEL: i32 = -3;
+/// Shortest match that is looked for, longer than the level's own 5: fewer matches are fewer things to encode. Of 600 MB of
+/// compiled Rust and sources in 32 KiB blocks this keeps as much as LZ4 at its speed. See docs/formats/chunks.md.
+const MIN_MATCH: u32 = 7;
 /// Below this nothing is gained.
 const MIN_COMPRESS_BYTES: usize = 128;
 /// A block is kept compressed if that saves at least one part in this many.
@@ -66,45 +72,54 @@ impl Location {
         })
     }
 
-    /// Bytes that the record of a block with the address `key` takes in its segment.
-    pub fn record_bytes(&self, key: &[u8]) -> u64 {
-        (head_bytes(key) + self.stored as usize) as u64
+    /// Bytes that its record takes in its segment.
+    pub fn record_bytes(&self) -> u64 {
+        HEAD_BYTES as u64 + u64::from(self.stored)
     }
 }
 
-pub(super) fn head_bytes(key: &[u8]) -> usize {
-    2 + key.len() + 8
-}
+/// Bytes of an address in the index: version, codec, hash, its length, the digest.
+pub(super) const KEY_BYTES: usize = 36;
+
+/// Bytes of a record's head: kind, length of the address, address, length, stored length.
+pub(super) const HEAD_BYTES: usize = 2 + KEY_BYTES + 8;
 
 /// The head of a record.
-pub(super) fn head(key: &[u8], kind: Kind, length: usize, stored: usize) -> Vec<u8> {
-    let mut head = Vec::with_capacity(head_bytes(key));
-    head.push(kind as u8);
-    head.push(key.len() as u8);
-    head.extend_from_slice(key);
+pub(super) fn head(
+    key: &[u8; KEY_BYTES],
+    kind: Kind,
+    length: usize,
+    stored: usize,
+) -> [u8; HEAD_BYTES] {
+    let mut head = [0; HEAD_BYTES];
+    head[0] = kind as u8;
+    head[1] = KEY_BYTES as u8;
+    head[2..2 + KEY_BYTES].copy_from_slice(key);
     // Both are at most two mebibytes.
-    head.extend_from_slice(&(length as u32).to_le_bytes());
-    head.extend_from_slice(&(stored as u32).to_le_bytes());
+    head[HEAD_BYTES - 8..HEAD_BYTES - 4].copy_from_slice(&(length as u32).to_le_bytes());
+    head[HEAD_BYTES - 4..].copy_from_slice(&(stored as u32).to_le_bytes());
     head
 }
 
-/// The block compressed, if that is worth it.
-pub(super) fn squeeze(bytes: &[u8]) -> Option<Vec<u8>> {
+/// Compresses the block into `room`, if that is worth it; says how long it is then.
+pub(super) fn squeeze(bytes: &[u8], room: &mut [u8]) -> Option<usize> {
     if bytes.len() < MIN_COMPRESS_BYTES {
         return None;
     }
     thread_local! {
         /// Making one costs more than compressing a small block.
-        static COMPRESSOR: std::cell::RefCell<Option<zstd::bulk::Compressor<'static>>> =
-            const { std::cell::RefCell::new(None) };
+        static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
     }
-    let squeezed = COMPRESSOR.with_borrow_mut(|compressor| {
+    // What doesn't fit isn't worth it, and isn't finished.
+    let room = &mut room[..bytes.len() - bytes.len() / MIN_GAIN];
+    COMPRESSOR.with_borrow_mut(|compressor| {
         if compressor.is_none() {
-            *compressor = zstd::bulk::Compressor::new(LEVEL).ok();
+            let mut made = Compressor::new(LEVEL).ok()?;
+            made.set_parameter(CParameter::MinMatch(MIN_MATCH)).ok()?;
+            *compressor = Some(made);
         }
-        compressor.as_mut()?.compress(bytes).ok()
-    })?;
-    (squeezed.len() + bytes.len() / MIN_GAIN <= bytes.len()).then_some(squeezed)
+        compressor.as_mut()?.compress_to_buffer(bytes, room).ok()
+    })
 }
 
 /// The block again. What doesn't unfold to exactly `length` bytes is corrupt.

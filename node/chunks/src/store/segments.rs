@@ -112,10 +112,10 @@ impl Segments {
         open.get(&segment).cloned()
     }
 
-    /// Appends `parts`, one after the other; returns the segment and where they begin. Nothing of
-    /// it counts until the index says so, so that a failed write leaves nothing behind.
-    pub fn append(&self, tail: &mut Tail, parts: &[&[u8]]) -> io::Result<(u32, u64)> {
-        let length: u64 = parts.iter().map(|part| part.len() as u64).sum();
+    /// Appends records; returns the segment and where they begin. Nothing of it counts until the
+    /// index says so, so that a failed write leaves nothing behind.
+    pub fn append(&self, tail: &mut Tail, records: &[u8]) -> io::Result<(u32, u64)> {
+        let length = records.len() as u64;
         tail.unchecked += length;
         if tail.unchecked >= SPACE_CHECK_BYTES {
             check_space(&self.folder, length)?;
@@ -128,16 +128,12 @@ impl Segments {
             return Err(io::Error::other("the store has no segment to write to"));
         };
         let begin = tail.end;
-        let mut at = begin;
-        for part in parts {
-            file.write_all_at(part, at)?;
-            at += part.len() as u64;
-        }
-        tail.end = at;
+        file.write_all_at(records, begin)?;
+        tail.end += length;
         tail.total += length;
         tail.behind += length;
         if tail.behind >= WRITE_BEHIND_BYTES {
-            begin_writing(file, at - tail.behind.min(at), tail.behind);
+            begin_writing(file, tail.end.saturating_sub(tail.behind), tail.behind);
             tail.behind = 0;
         }
         if !tail.dirty.iter().any(|dirty| Arc::ptr_eq(dirty, file)) {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use instar_chunks::import::{Content, ImportOptions, Imported, import, only_cid};
+use instar_chunks::import::{Content, ImportOptions, Imported, Keep, import, only_cid};
 use instar_chunks::{BlockError, Cid, Profile};
 use serde_json::json;
 
@@ -105,22 +105,29 @@ fn at_node(
     options: &ImportOptions,
     args: &Args,
 ) -> Result<Imported> {
-    let mut upload = BlockUpload::new(client);
-    let added = import(
-        content,
-        options,
-        &|_, _| Ok(()),
-        &mut |cid: &Cid, bytes, ()| {
-            upload.put(cid, bytes).map_err(|e| BlockError::Store {
-                what: "sending a block to the node",
-                source: e.into(),
-            })
-        },
-    )?;
-    upload.finish()?;
+    let mut upload = ToNode(BlockUpload::new(client));
+    let added = import(content, options, &|_, _, ()| Ok(()), &mut upload)?;
+    upload.0.finish()?;
     if !args.no_pin {
         let root = added.cid.to_string();
         client.pin(args.name.as_deref().unwrap_or(&root), &added.cid)?;
     }
     Ok(added)
+}
+
+struct ToNode<'a>(BlockUpload<'a>);
+
+impl Keep<()> for ToNode<'_> {
+    fn chunks(&mut self, chunks: &[(Cid, &[u8])], (): &mut ()) -> Result<(), BlockError> {
+        chunks
+            .iter()
+            .try_for_each(|(cid, bytes)| self.node(cid, bytes))
+    }
+
+    fn node(&mut self, cid: &Cid, bytes: &[u8]) -> Result<(), BlockError> {
+        self.0.put(cid, bytes).map_err(|e| BlockError::Store {
+            what: "sending a block to the node",
+            source: e.into(),
+        })
+    }
 }
