@@ -7,12 +7,12 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use sha2::{Digest, Sha256};
 
 use crate::absolute::relative;
+use crate::ahead::{From, Stretch, read_ahead};
 use crate::coder::Decoder;
 use crate::correct::{Corrector, PIECE_BYTES};
 use crate::error::{DeltaError, bounded};
 use crate::header::{HEADER_BYTES, Header};
 use crate::literals;
-use crate::make::{follows_code, pieces};
 use crate::map::Map;
 use crate::plan::Plan;
 use crate::predict::Predictor;
@@ -91,10 +91,18 @@ pub fn apply(
     let made = std::thread::scope(|scope| {
         let (to_maker, from_literals) = sync_channel(WAITING);
         let (to_sink, from_maker) = sync_channel(WAITING);
+        let (read, ahead) = sync_channel(WAITING);
+        let plan = &plan;
         scope.spawn(move || unpack(literals, literal_bytes, &to_maker));
+        scope.spawn(move || read_ahead(old, old_len, plan, &read));
         let sink = scope.spawn(move || write(&from_maker, out));
         let from = Literals::new(from_literals);
-        let made = rebuild(old, &plan, corrections, from, to_sink);
+        let map = Map::new(&plan.commands, old_len);
+        let predictor = Predictor::new(&plan.old, &plan.new, &map);
+        let corrector = Corrector::new(&plan.new, predictor);
+        let made = rebuild(plan, corrector, corrections, from, &ahead, &to_sink);
+        // Whoever still waits for this thread to take or give something is told that it won't.
+        drop((ahead, to_sink));
         let written = sink
             .join()
             .expect("the writing thread has no panic of its own");
@@ -189,101 +197,48 @@ impl Literals {
     }
 }
 
-/// Makes the new file. `Err(None)`: the writing end hung up, and knows why.
+/// Makes the new file. `Err(None)`: one of the other ends hung up, and knows why.
 fn rebuild(
-    old: &dyn Source,
     plan: &Plan,
+    mut corrector: Corrector<'_>,
     corrections: Part<'_>,
     mut literals: Literals,
-    to: SyncSender<Vec<u8>>,
+    ahead: &Receiver<Result<Stretch, DeltaError>>,
+    to: &SyncSender<Vec<u8>>,
 ) -> Result<(), Option<DeltaError>> {
-    let old_len = old.len().map_err(DeltaError::io("reading the old file"))?;
-    let map = Map::new(&plan.commands, old_len);
-    let predictor = Predictor::new(&plan.old, &plan.new, &map);
-    let mut corrector = Corrector::new(&plan.old, &plan.new, predictor);
     let mut bits = Decoder::new(corrections);
-    let mut reader = Reader::new(old, old_len);
-    let mut out = Vec::with_capacity(2 * PIECE_BYTES);
     let mut place = 0u64;
-    let flush = |out: &mut Vec<u8>| {
-        let full = std::mem::replace(out, Vec::with_capacity(2 * PIECE_BYTES));
-        to.send(full).map_err(|_| None)
-    };
-    for command in &plan.commands {
-        for (range, from, len) in pieces(&plan.ranges, command) {
-            let start = out.len();
-            out.resize(start + len, 0);
-            reader.read(&mut out[start..], from)?;
-            corrector.piece(&mut bits, range, from, place, &mut out[start..], &[]);
-            if bits.overrun() {
-                return Err(Some(DeltaError::Truncated("corrections")));
+    let new_len: u64 = plan.commands.iter().map(|c| c.len + c.extra).sum();
+    while place < new_len {
+        let mut stretch = ahead.recv().map_err(|_| None)?.map_err(Some)?;
+        let (mut rest, mut fields) = (stretch.bytes.as_mut_slice(), stretch.fields.as_slice());
+        for part in &stretch.parts {
+            let (bytes, after) = rest.split_at_mut(part.len);
+            rest = after;
+            match part.from {
+                From::Old {
+                    code,
+                    fields: count,
+                } => {
+                    let (found, later) = fields.split_at(count);
+                    fields = later;
+                    corrector.correct(&mut bits, code, found, place, bytes, &[]);
+                    if bits.overrun() {
+                        return Err(Some(DeltaError::Truncated("corrections")));
+                    }
+                }
+                From::Literals { code } => {
+                    literals.take(bytes)?;
+                    if code {
+                        relative(bytes, place);
+                    }
+                }
             }
-            place += len as u64;
-            if out.len() >= PIECE_BYTES {
-                flush(&mut out)?;
-            }
+            place += part.len as u64;
         }
-        let code = follows_code(&plan.ranges, command);
-        let end = place + command.extra;
-        while place < end {
-            let len = (end - place).min(PIECE_BYTES as u64) as usize;
-            let start = out.len();
-            out.resize(start + len, 0);
-            literals.take(&mut out[start..])?;
-            if code {
-                relative(&mut out[start..], place);
-            }
-            place += len as u64;
-            if out.len() >= PIECE_BYTES {
-                flush(&mut out)?;
-            }
-        }
+        to.send(stretch.bytes).map_err(|_| None)?;
     }
-    flush(&mut out)
-}
-
-/// The old file, read in windows: most copies start close to where the one before ended.
-struct Reader<'a> {
-    old: &'a dyn Source,
-    len: u64,
-    windows: Vec<(u64, Vec<u8>)>,
-}
-
-/// Bytes of a window of the old file, and how many are kept: 16 MiB in all.
-const OLD_WINDOW_BYTES: u64 = 16 * 1024;
-const OLD_WINDOWS: u64 = 1024;
-
-impl<'a> Reader<'a> {
-    fn new(old: &'a dyn Source, len: u64) -> Self {
-        Self {
-            old,
-            len,
-            windows: vec![(u64::MAX, Vec::new()); OLD_WINDOWS as usize],
-        }
-    }
-
-    fn read(&mut self, out: &mut [u8], place: u64) -> Result<(), DeltaError> {
-        let mut done = 0;
-        while done < out.len() {
-            let at = place + done as u64;
-            let number = at / OLD_WINDOW_BYTES;
-            let start = number * OLD_WINDOW_BYTES;
-            let (held, window) = &mut self.windows[(number % OLD_WINDOWS) as usize];
-            if *held != number {
-                *held = u64::MAX;
-                window.resize((self.len - start).min(OLD_WINDOW_BYTES) as usize, 0);
-                self.old
-                    .read_exact_at(window, start)
-                    .map_err(DeltaError::io("reading the old file"))?;
-                *held = number;
-            }
-            let from = (at - start) as usize;
-            let n = (out.len() - done).min(window.len() - from);
-            out[done..done + n].copy_from_slice(&window[from..from + n]);
-            done += n;
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 /// Writes and hashes what comes.

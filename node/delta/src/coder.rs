@@ -95,7 +95,8 @@ impl<F: Feed> Decoder<F> {
 }
 
 impl<F: Feed> Bits for Decoder<F> {
-    #[inline]
+    // One of these for each bit: a call would cost as much as it does.
+    #[inline(always)]
     fn code(&mut self, _bit: u32, p: u32) -> u32 {
         let mid = middle(self.low, self.high, p);
         let bit = u32::from(self.code <= mid);
@@ -125,14 +126,17 @@ const SLOWEST: u8 = 6;
 
 impl Default for Flag {
     fn default() -> Self {
-        Self {
-            p: 1 << 15,
-            used: 0,
-        }
+        Self::NEW
     }
 }
 
 impl Flag {
+    /// A flag that knows nothing.
+    pub const NEW: Self = Self {
+        p: 1 << 15,
+        used: 0,
+    };
+
     /// Codes a bit and learns it.
     #[inline]
     pub fn code<B: Bits>(&mut self, bits: &mut B, bit: bool) -> bool {

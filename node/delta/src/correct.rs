@@ -2,8 +2,9 @@
 //! wrong then is corrected by the coder. One code for both sides: see [`crate::coder`].
 
 use crate::coder::{Bits, Flag, Number, fold, unfold};
-use crate::fields::{Field, Form, Kind, Range, find};
+use crate::fields::{Field, Form, Range, find};
 use crate::image::Image;
+use crate::plan::Plan;
 use crate::predict::{CLASSES, Predictor};
 
 /// Most bytes handled at once; addresses across the border of two pieces are not seen.
@@ -18,10 +19,8 @@ const PAIR_BITS: u32 = 11;
 
 /// The models and the predictor.
 pub struct Corrector<'a> {
-    old: &'a Image,
     new: &'a Image,
     predictor: Predictor<'a>,
-    fields: Vec<Field>,
     right: Vec<Flag>,
     second: [Flag; FORMS * CLASSES],
     again: [Flag; FORMS],
@@ -32,8 +31,8 @@ pub struct Corrector<'a> {
     any: [Flag; 64],
     gaps: Vec<Number>,
     gap: usize,
-    single: Vec<Flag>,
-    pair: Vec<Flag>,
+    single: Vec<ByteModel>,
+    pair: Vec<ByteModel>,
 }
 
 fn form_number(form: Form) -> usize {
@@ -53,18 +52,60 @@ fn tree_code<B: Bits>(bits: &mut B, tree: &mut [Flag], depth: u32, value: usize)
     node - (1 << depth)
 }
 
+/// The flags of a tree of 8 bits, laid out so that a byte touches two lines of the processor's cache: the nodes of the
+/// first four bits (1 to 15), then for each of the 16 trees below those its own nodes 1 to 15.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct ByteModel([Flag; 17 * 16]);
+const UNKNOWN: ByteModel = ByteModel([Flag::NEW; 17 * 16]);
+
+fn pair_of(was: usize, before: usize) -> usize {
+    (((was << 8 | before) as u32).wrapping_mul(0x9E37_79B1) >> (32 - PAIR_BITS)) as usize
+}
+
+/// Codes a byte that two models foretell.
+#[inline]
+fn code_byte<B: Bits>(bits: &mut B, a: &mut ByteModel, b: &mut ByteModel, want: u8) -> u8 {
+    let mut byte = 0;
+    let mut tree = 0;
+    for half in [want >> 4, want & 15] {
+        let mut node = 1;
+        for i in (0..4).rev() {
+            let place = tree + node;
+            let bit = Flag::code_two(bits, &mut a.0[place], &mut b.0[place], half >> i & 1 == 1);
+            node = node << 1 | usize::from(bit);
+        }
+        byte = byte << 4 | (node & 15);
+        tree = 16 * (node - 15);
+    }
+    byte as u8
+}
+
 fn log2(value: usize) -> usize {
     (usize::BITS - value.leading_zeros()) as usize
 }
 
+/// Adds the fields of a piece that comes from `old_place` and goes to `new_place`; all of it lies in `range`, or in none.
+pub fn fields_of(
+    plan: &Plan,
+    range: Option<&Range>,
+    old_place: u64,
+    new_place: u64,
+    bytes: &[u8],
+    out: &mut Vec<Field>,
+) {
+    // What has no address in the new program has none that could be foretold.
+    if let (Some(range), Some(_)) = (range, plan.new.address_of(new_place)) {
+        find(&plan.old, range, old_place - range.offset, bytes, out);
+    }
+}
+
 impl<'a> Corrector<'a> {
     /// Models that know nothing yet.
-    pub fn new(old: &'a Image, new: &'a Image, predictor: Predictor<'a>) -> Self {
+    pub fn new(new: &'a Image, predictor: Predictor<'a>) -> Self {
         Self {
-            old,
             new,
             predictor,
-            fields: Vec::new(),
             right: vec![Flag::default(); FORMS * CLASSES * 8],
             second: [Flag::default(); FORMS * CLASSES],
             again: [Flag::default(); FORMS],
@@ -75,40 +116,29 @@ impl<'a> Corrector<'a> {
             any: [Flag::default(); 64],
             gaps: vec![Number::default(); 2 * 18],
             gap: 0,
-            single: vec![Flag::default(); 2 << 16],
-            pair: vec![Flag::default(); 256 << PAIR_BITS],
+            single: vec![UNKNOWN; 2 << 8],
+            pair: vec![UNKNOWN; 1 << PAIR_BITS],
         }
     }
 
-    /// Corrects a piece of at most [`PIECE_BYTES`] that comes from `old_place` and goes to `new_place`; all of it lies in
-    /// `range`, or in none. `actual` is what must come out, and is empty when decoding.
-    pub fn piece<B: Bits>(
+    /// Corrects a piece of at most [`PIECE_BYTES`] that goes to `new_place`. `fields` are those that [`fields_of`] found in
+    /// it, `code` says whether it is machine code. `actual` is what must come out, and is empty when decoding.
+    pub fn correct<B: Bits>(
         &mut self,
         bits: &mut B,
-        range: Option<&Range>,
-        old_place: u64,
+        code: bool,
+        fields: &[Field],
         new_place: u64,
         bytes: &mut [u8],
         actual: &[u8],
     ) {
-        let mut fields = std::mem::take(&mut self.fields);
-        fields.clear();
-        if let (Some(range), Some(address)) = (range, self.new.address_of(new_place)) {
-            find(
-                self.old,
-                range,
-                old_place - range.offset,
-                bytes,
-                &mut fields,
-            );
-            self.predictor.warm(&fields);
-            for field in &fields {
+        if let Some(address) = self.new.address_of(new_place) {
+            self.predictor.warm(fields);
+            for field in fields {
                 self.field(bits, field, address + u64::from(field.at), bytes, actual);
             }
         }
-        let code = usize::from(range.is_some_and(|r| r.kind == Kind::CodeX64));
-        self.plain(bits, &fields, code, bytes, actual);
-        self.fields = fields;
+        self.plain(bits, fields, usize::from(code), bytes, actual);
     }
 
     #[inline]
@@ -275,21 +305,19 @@ impl<'a> Corrector<'a> {
             } else {
                 0
             };
-            let single = (code << 16 | was << 8) & 0x1_FFFF;
-            let pair = ((was << 8 | before) as u32).wrapping_mul(0x9E37_79B1) >> (32 - PAIR_BITS);
-            let pair = (pair as usize) << 8;
+            let pair = pair_of(was, before);
             let want = actual.get(at).copied().unwrap_or(0);
-            let mut node = 1usize;
-            for i in (0..8).rev() {
-                let bit = Flag::code_two(
-                    bits,
-                    &mut self.single[single | node],
-                    &mut self.pair[pair | node],
-                    want >> i & 1 == 1,
-                );
-                node = node << 1 | usize::from(bit);
+            bytes[at] = code_byte(
+                bits,
+                &mut self.single[code << 8 | was],
+                &mut self.pair[pair],
+                want,
+            );
+            // Wrong bytes come in rows. The table is larger than the caches: this makes the next answer come sooner.
+            if let Some(next) = bytes.get(at + 1) {
+                let next = pair_of(usize::from(*next), usize::from(bytes[at]));
+                std::hint::black_box(self.pair[next].0[1]);
             }
-            bytes[at] = node as u8;
             at += 1;
         }
     }

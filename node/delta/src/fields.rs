@@ -130,9 +130,8 @@ fn immediate(opcode: u8, reg: u8) -> u8 {
     }
 }
 
-/// Finds the fields of `bytes`, which start `place` bytes into `range`.
+/// Adds the fields of `bytes`, which start `place` bytes into `range`.
 pub fn find(image: &Image, range: &Range, place: u64, bytes: &[u8], out: &mut Vec<Field>) {
-    out.clear();
     let Some(start) = image.address_of(range.offset.wrapping_add(place)) else {
         return;
     };

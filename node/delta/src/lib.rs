@@ -34,6 +34,8 @@ pub mod literals;
 
 pub mod header;
 
+mod ahead;
+
 pub mod apply;
 
 pub mod elf;

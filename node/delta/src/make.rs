@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use crate::absolute::absolute;
 use crate::align::{Command, align};
 use crate::coder::Encoder;
-use crate::correct::{Corrector, PIECE_BYTES};
+use crate::correct::{Corrector, PIECE_BYTES, fields_of};
 use crate::elf::{self, Layout};
 use crate::error::{DeltaError, MAX_COMMANDS, MAX_FILE_BYTES, MAX_STRUCTURE_BYTES};
 use crate::fields::{Kind, Range, find, range_at};
@@ -167,17 +167,21 @@ fn rewrite(file: &[u8], layout: &Layout, ranges: &[Range], by: &dyn Fn(u64) -> u
 fn encode(plan: &Plan, old: &[u8], new: &[u8], sizes: Sizes) -> (Vec<u8>, Vec<u8>) {
     let map = Map::new(&plan.commands, sizes.old);
     let predictor = Predictor::new(&plan.old, &plan.new, &map);
-    let mut corrector = Corrector::new(&plan.old, &plan.new, predictor);
+    let mut corrector = Corrector::new(&plan.new, predictor);
     let mut bits = Encoder::default();
     let mut literals = Vec::new();
     let mut buffer = vec![0; PIECE_BYTES];
+    let mut fields = Vec::new();
     let mut place = 0u64;
     for command in &plan.commands {
         for (range, from, len) in pieces(&plan.ranges, command) {
             let bytes = &mut buffer[..len];
             bytes.copy_from_slice(&old[from as usize..from as usize + len]);
             let actual = &new[place as usize..place as usize + len];
-            corrector.piece(&mut bits, range, from, place, bytes, actual);
+            fields.clear();
+            fields_of(plan, range, from, place, bytes, &mut fields);
+            let code = range.is_some_and(|r| r.kind == Kind::CodeX64);
+            corrector.correct(&mut bits, code, &fields, place, bytes, actual);
             debug_assert_eq!(bytes, actual);
             place += len as u64;
         }

@@ -27,9 +27,9 @@ impl Source for File {
     }
 }
 
-impl Source for [u8] {
+impl Source for &[u8] {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.len() as u64)
+        Ok(<[u8]>::len(self) as u64)
     }
     fn read_exact_at(&self, out: &mut [u8], place: u64) -> io::Result<()> {
         let bytes = usize::try_from(place)
@@ -80,31 +80,38 @@ impl<'a> Part<'a> {
     }
 }
 
-/// A coder asks for four bytes past the end of what it codes at most.
-const SLACK: u32 = 4;
-
-impl Feed for Part<'_> {
-    #[inline]
-    fn next(&mut self) -> u8 {
-        if self.at == self.window.len() && !self.failed {
-            match self.fill() {
-                Ok(true) => {}
-                Ok(false) => {}
-                Err(_) => {
-                    self.window.clear();
-                    self.failed = true;
-                }
-            }
+impl Part<'_> {
+    #[cold]
+    fn next_window(&mut self) -> u8 {
+        if !self.failed && self.fill().is_err() {
+            self.window.clear();
+            self.failed = true;
         }
-        match self.window.get(self.at) {
+        match self.window.first() {
             Some(byte) => {
-                self.at += 1;
+                self.at = 1;
                 *byte
             }
             None => {
                 self.over = self.over.saturating_add(1);
                 0
             }
+        }
+    }
+}
+
+/// A coder asks for four bytes past the end of what it codes at most.
+const SLACK: u32 = 4;
+
+impl Feed for Part<'_> {
+    #[inline]
+    fn next(&mut self) -> u8 {
+        match self.window.get(self.at) {
+            Some(byte) => {
+                self.at += 1;
+                *byte
+            }
+            None => self.next_window(),
         }
     }
 

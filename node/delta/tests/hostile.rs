@@ -207,14 +207,9 @@ fn a_size_that_nobody_asked_for_is_refused_before_a_byte_is_written() {
     let (old, new, mut delta) = pair();
     delta[48..56].copy_from_slice(&MAX_FILE_BYTES.to_le_bytes());
     let mut out = Vec::new();
-    let error = instar_delta::apply(
-        &support::Held(&old),
-        &support::Held(&delta),
-        wanted(&new),
-        &mut out,
-    )
-    .map(drop)
-    .unwrap_err();
+    let error = instar_delta::apply(&old.as_slice(), &delta.as_slice(), wanted(&new), &mut out)
+        .map(drop)
+        .unwrap_err();
     assert!(
         matches!(
             error,
@@ -249,14 +244,9 @@ fn literals_that_expand_without_end() {
     delta[104..112].copy_from_slice(&(bomb.len() as u64).to_le_bytes());
     delta.extend(&bomb);
     let mut out = Vec::new();
-    let error = instar_delta::apply(
-        &support::Held(&old),
-        &support::Held(&delta),
-        wanted,
-        &mut out,
-    )
-    .map(drop)
-    .unwrap_err();
+    let error = instar_delta::apply(&old.as_slice(), &delta.as_slice(), wanted, &mut out)
+        .map(drop)
+        .unwrap_err();
     assert!(!matches!(error, DeltaError::Io { .. }), "{error}");
     assert!(out.len() <= 1 << 20, "no more is written than was wanted");
 }

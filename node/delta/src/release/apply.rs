@@ -97,16 +97,17 @@ fn join(folder: &Path, path: &str) -> PathBuf {
     }
 }
 
-/// The list, checked, and where the bodies start.
-fn read(object: &File) -> Result<(List, u64), ReleaseError> {
+/// The list of an object, checked, and where the bodies start.
+pub fn read(object: &dyn Source) -> Result<(List, u64), ReleaseError> {
     let fault = DeltaError::io("reading the release delta");
-    let len = Source::len(object).map_err(fault)?;
+    let len = object.len().map_err(fault)?;
     let mut start = [0; 16];
     if len < 16 {
         return Err(ReleaseError::NotAnObject("it is shorter than its start"));
     }
     let read_at = |out: &mut [u8], place| {
-        Source::read_exact_at(object, out, place)
+        object
+            .read_exact_at(out, place)
             .map_err(DeltaError::io("reading the release delta"))
     };
     read_at(&mut start, 0)?;
@@ -192,7 +193,7 @@ fn rebuild(
             let nothing: &[u8] = &[];
             match &source {
                 Some(file) => apply(file, &body, wanted, &mut out)?,
-                None => apply(&Nothing(nothing), &body, wanted, &mut out)?,
+                None => apply(&nothing, &body, wanted, &mut out)?,
             }
         }
     }
@@ -209,18 +210,6 @@ fn rebuild(
         });
     }
     Ok(())
-}
-
-/// The old file of a new one that is made from nothing.
-struct Nothing<'a>(&'a [u8]);
-
-impl Source for Nothing<'_> {
-    fn len(&self) -> io::Result<u64> {
-        Source::len(self.0)
-    }
-    fn read_exact_at(&self, out: &mut [u8], place: u64) -> io::Result<()> {
-        Source::read_exact_at(self.0, out, place)
-    }
 }
 
 /// A path into the old release is held to the same rules as one in the new one: no delta reads elsewhere.

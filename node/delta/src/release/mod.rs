@@ -8,7 +8,7 @@ use instar_chunks::tree::TreeError;
 use instar_chunks::{Cid, TreeLink, tree_root};
 use serde::{Deserialize, Serialize};
 
-pub use apply::apply_release;
+pub use apply::{apply_release, read};
 pub use make::{Choice, Made, make_release};
 
 use crate::error::{DeltaError, bounded};

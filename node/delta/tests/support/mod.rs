@@ -105,18 +105,6 @@ pub fn wanted(new: &[u8]) -> Wanted {
 /// Applies in memory.
 pub fn rebuild(old: &[u8], delta: &[u8], wanted: Wanted) -> Result<Vec<u8>, DeltaError> {
     let mut out = Vec::new();
-    apply(&Held(old), &Held(delta), wanted, &mut out)?;
+    apply(&old, &delta, wanted, &mut out)?;
     Ok(out)
-}
-
-/// Bytes as a source.
-pub struct Held<'a>(pub &'a [u8]);
-
-impl instar_delta::Source for Held<'_> {
-    fn len(&self) -> std::io::Result<u64> {
-        Ok(self.0.len() as u64)
-    }
-    fn read_exact_at(&self, out: &mut [u8], place: u64) -> std::io::Result<()> {
-        instar_delta::Source::read_exact_at(self.0, out, place)
-    }
 }
