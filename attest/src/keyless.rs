@@ -1,20 +1,16 @@
 //! Keyless bundles: a short-lived certificate of Fulcio, an entry in a transparency log, and a timestamp.
 //!
-//! The Sigstore organisation's own client does the work, offline, from a trusted root that the caller brings. Its default
-//! cryptography is a C library with a build of its own; it takes another through a trait, and here that is ring, which is
-//! in the program anyway for TLS.
+//! The Sigstore organisation's own client does the work, offline, from a trusted root that the caller brings: [`verify`]
+//! checks a bundle, [`Certified::matches`] whom it is from. Making such bundles takes a network and is a feature of its
+//! own, `keyless-sign`: see [`sign`].
+//!
+#![cfg_attr(not(feature = "keyless-sign"), allow(rustdoc::broken_intra_doc_links))]
 
 use std::fmt;
-use std::sync::Once;
 
-use p256::ecdsa::signature::hazmat::PrehashVerifier as _;
-use ring::{digest, signature};
-use sigstore_verify::crypto::{
-    CryptoProvider, HashContext, SigningScheme, error::Error as CryptoError,
-    install_default_provider,
-};
-use sigstore_verify::trust_root::TrustedRoot;
-use sigstore_verify::types::{Artifact, Bundle, HashAlgorithm, Sha256Hash};
+use serde::Deserialize;
+use sigstore_verify::trust_root::{SIGSTORE_PRODUCTION_TRUSTED_ROOT, TrustedRoot};
+use sigstore_verify::types::{Artifact, Bundle, Sha256Hash};
 use sigstore_verify::{
     CertificateError, Error, TimestampError, TransparencyLogError, VerificationPolicy, Verifier,
 };
@@ -22,8 +18,17 @@ use sigstore_verify::{
 use crate::received::{Claim, MAX_RECEIVED_BYTES, Received};
 use crate::release_policy::Identity;
 
-/// The largest trusted root; the public one has 10 kB.
+mod provider;
+#[cfg(feature = "keyless-sign")]
+pub mod sign;
+
+use provider::use_ring;
+
+/// The largest trusted root or trust configuration; the public ones have 10 kB.
 pub const MAX_TRUSTED_ROOT_BYTES: usize = 1 << 20;
+/// The trusted root of Sigstore's public instance, as it was when the client was published. Old bundles stay verifiable
+/// with a newer one and the other way round, unless a key was revoked in between.
+pub const PUBLIC_TRUSTED_ROOT: &str = SIGSTORE_PRODUCTION_TRUSTED_ROOT;
 
 /// Whom Fulcio certified, after everything else about the bundle held.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +50,11 @@ pub enum KeylessError {
     /// The bundle is not well-formed.
     #[error("{0}")]
     Malformed(String),
+    /// Nobody saw it being signed.
+    #[error(
+        "it has no entry in a transparency log; one that is queued is completed by its signer, with `instar attest --flush-queue`"
+    )]
+    NotLogged,
     /// Certificate, log or timestamp don't hold.
     #[error(transparent)]
     Refused(#[from] Error),
@@ -56,6 +66,7 @@ impl KeylessError {
         match self {
             Self::TrustedRoot(_) => "keyless-trusted-root",
             Self::Malformed(_) => "attestation-malformed",
+            Self::NotLogged => "log-entry-missing",
             Self::Refused(error) => match error {
                 Error::Certificate(CertificateError::Expired { .. }) => "certificate-expired",
                 // The chain is checked first, by webpki, whose words are all that is left of its reason.
@@ -113,16 +124,47 @@ impl fmt::Display for Certified {
 
 /// Verifies a bundle with a certificate: the certificate at the time of the signature, the log's proof and promise, the
 /// timestamps, the signature. Who may sign is another question: see [`Certified::matches`].
+///
+/// `trusted_root` is a trusted root, or a client trust configuration that holds one.
 pub fn verify(bundle: &[u8], trusted_root: &[u8]) -> Result<Certified, KeylessError> {
-    use_ring();
-    if trusted_root.len() > MAX_TRUSTED_ROOT_BYTES || bundle.len() > MAX_RECEIVED_BYTES {
-        return Err(KeylessError::Malformed("it is too large".into()));
+    verify_with(bundle, &read_root(trusted_root)?, Log::Required)
+}
+
+/// Whether a bundle must carry its log entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Log {
+    Required,
+    /// The entry is still to be made, and the time is the timestamp authority's.
+    #[cfg(feature = "keyless-sign")]
+    Queued,
+}
+
+/// Reads a trusted root, or the one inside of a client trust configuration.
+fn read_root(bytes: &[u8]) -> Result<TrustedRoot, KeylessError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Either {
+        trusted_root: Option<serde_json::Value>,
     }
-    let root = std::str::from_utf8(trusted_root)
-        .map_err(|e| KeylessError::TrustedRoot(e.to_string()))
-        .and_then(|text| {
-            TrustedRoot::from_json(text).map_err(|e| KeylessError::TrustedRoot(e.to_string()))
-        })?;
+    let refuse = |e: &dyn fmt::Display| KeylessError::TrustedRoot(e.to_string());
+    if bytes.len() > MAX_TRUSTED_ROOT_BYTES {
+        return Err(refuse(&format_args!(
+            "it has more than {MAX_TRUSTED_ROOT_BYTES} bytes"
+        )));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|e| refuse(&e))?;
+    let either: Either = serde_json::from_str(text).map_err(|e| refuse(&e))?;
+    let inner = either.trusted_root.map(|root| root.to_string());
+    TrustedRoot::from_json(inner.as_deref().unwrap_or(text)).map_err(|e| refuse(&e))
+}
+
+fn verify_with(bundle: &[u8], root: &TrustedRoot, log: Log) -> Result<Certified, KeylessError> {
+    use_ring();
+    if bundle.len() > MAX_RECEIVED_BYTES {
+        return Err(KeylessError::Malformed(format!(
+            "it has more than {MAX_RECEIVED_BYTES} bytes"
+        )));
+    }
     let malformed = |e: &dyn fmt::Display| KeylessError::Malformed(e.to_string());
     // Our own reading first: it is the stricter one, and its answer is what the policy is applied to.
     let received = Received::parse(bundle).map_err(|e| malformed(&e))?;
@@ -140,7 +182,12 @@ pub fn verify(bundle: &[u8], trusted_root: &[u8]) -> Result<Certified, KeylessEr
         // A private instance without a certificate transparency log says so in its root.
         policy = policy.skip_sct();
     }
-    let result = Verifier::new(&root)?.verify(artifact, &parsed, &policy)?;
+    if log != Log::Required {
+        policy = policy.skip_tlog_unsafe();
+    } else if parsed.verification_material.tlog_entries.is_empty() {
+        return Err(KeylessError::NotLogged);
+    }
+    let result = Verifier::new(root)?.verify(artifact, &parsed, &policy)?;
     Ok(Certified {
         issuer: result.issuer().unwrap_or_default().to_owned(),
         subject: result
@@ -151,88 +198,4 @@ pub fn verify(bundle: &[u8], trusted_root: &[u8]) -> Result<Certified, KeylessEr
             .certificate()
             .and_then(|c| c.ci_claims.source_repository_uri.clone()),
     })
-}
-
-/// Tells the client to compute with ring; once in a process, and it stays so.
-fn use_ring() {
-    static ONCE: Once = Once::new();
-    // Somebody else in this process may have chosen before, which is just as good.
-    ONCE.call_once(|| {
-        let _ = install_default_provider(&RingProvider);
-    });
-}
-
-#[derive(Debug)]
-struct RingProvider;
-
-struct RingHash(digest::Context);
-
-impl HashContext for RingHash {
-    fn update(&mut self, data: &[u8]) {
-        self.0.update(data);
-    }
-
-    fn finalize(self: Box<Self>) -> Vec<u8> {
-        self.0.finish().as_ref().to_vec()
-    }
-}
-
-impl CryptoProvider for RingProvider {
-    fn hash(&self, algorithm: HashAlgorithm) -> Result<Box<dyn HashContext>, CryptoError> {
-        let algorithm = match algorithm {
-            HashAlgorithm::Sha2256 => &digest::SHA256,
-            HashAlgorithm::Sha2384 => &digest::SHA384,
-            HashAlgorithm::Sha2512 => &digest::SHA512,
-            other => return Err(CryptoError::UnsupportedAlgorithm(other.to_string())),
-        };
-        Ok(Box::new(RingHash(digest::Context::new(algorithm))))
-    }
-
-    fn verify_raw(
-        &self,
-        scheme: SigningScheme,
-        key: &[u8],
-        data: &[u8],
-        sig: &[u8],
-    ) -> Result<(), CryptoError> {
-        let algorithm: &dyn signature::VerificationAlgorithm = match scheme {
-            SigningScheme::EcdsaP256Sha256 => &signature::ECDSA_P256_SHA256_ASN1,
-            SigningScheme::EcdsaP256Sha384 => &signature::ECDSA_P256_SHA384_ASN1,
-            SigningScheme::EcdsaP384Sha256 => &signature::ECDSA_P384_SHA256_ASN1,
-            SigningScheme::EcdsaP384Sha384 => &signature::ECDSA_P384_SHA384_ASN1,
-            SigningScheme::Ed25519 => &signature::ED25519,
-            SigningScheme::RsaPssSha256 => &signature::RSA_PSS_2048_8192_SHA256,
-            SigningScheme::RsaPssSha384 => &signature::RSA_PSS_2048_8192_SHA384,
-            SigningScheme::RsaPssSha512 => &signature::RSA_PSS_2048_8192_SHA512,
-            SigningScheme::RsaPkcs1Sha256 => &signature::RSA_PKCS1_2048_8192_SHA256,
-            SigningScheme::RsaPkcs1Sha384 => &signature::RSA_PKCS1_2048_8192_SHA384,
-            SigningScheme::RsaPkcs1Sha512 => &signature::RSA_PKCS1_2048_8192_SHA512,
-            other => return Err(CryptoError::UnsupportedAlgorithm(format!("{other:?}"))),
-        };
-        signature::UnparsedPublicKey::new(algorithm, key)
-            .verify(data, sig)
-            .map_err(|_| invalid())
-    }
-
-    fn verify_prehashed(
-        &self,
-        scheme: SigningScheme,
-        key: &[u8],
-        digest: &[u8],
-        sig: &[u8],
-    ) -> Result<(), CryptoError> {
-        // ring hashes by itself; only P-256, which every signature of a blob uses, is needed without that.
-        if !matches!(scheme, SigningScheme::EcdsaP256Sha256) {
-            return Err(CryptoError::UnsupportedAlgorithm(format!(
-                "{scheme:?} over a digest"
-            )));
-        }
-        let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(key).map_err(|_| invalid())?;
-        let sig = p256::ecdsa::Signature::from_der(sig).map_err(|_| invalid())?;
-        key.verify_prehash(digest, &sig).map_err(|_| invalid())
-    }
-}
-
-fn invalid() -> CryptoError {
-    CryptoError::Verification("the signature does not match".into())
 }

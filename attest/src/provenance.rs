@@ -75,13 +75,37 @@ impl GitLabFacts {
             server: text("CI_SERVER_URL"),
         })
     }
+
+    /// The project's URL.
+    pub fn project_url(&self) -> String {
+        format!("{}/{}", self.server.trim_end_matches('/'), self.project)
+    }
+}
+
+/// Whom a provenance names as the builder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BuilderId {
+    /// The builder's attestation key.
+    Key(PublicKey),
+    /// A URI of the identity that signs without a key of its own. The certificate is what vouches for it.
+    Identity(String),
+}
+
+impl BuilderId {
+    /// The `builder.id` of the provenance.
+    fn uri(&self) -> String {
+        match self {
+            Self::Key(key) => builder_id(key),
+            Self::Identity(uri) => uri.clone(),
+        }
+    }
 }
 
 /// What a builder says about a build that no round asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provenance {
-    /// The builder's attestation key.
-    pub builder: PublicKey,
+    /// Who built it.
+    pub builder: BuilderId,
     /// The program's name.
     pub name: ProgramName,
     /// The recipe.
@@ -121,7 +145,7 @@ impl Provenance {
             }
         }
         let mut internal = Map::from_iter([("equalBuilds".into(), json!(self.equal_builds))]);
-        let mut run = json!({"builder": {"id": builder_id(&self.builder)}});
+        let mut run = json!({"builder": {"id": self.builder.uri()}});
         if let Some(gitlab) = &self.gitlab {
             internal.insert("gitlab".into(), json!(gitlab));
             run["metadata"] = json!({"invocationId": gitlab.job_url});
@@ -180,9 +204,16 @@ pub fn test_result(
 }
 
 /// Signs any statement with a builder's key, as a bundle. Its size is the caller's business.
+///
+/// The envelope's `keyid` stays empty, as Sigstore's own clients leave it: cosign takes one that it did not compute itself
+/// for somebody else's signature. Which key to try stands in the bundle's hint.
 pub fn sign(key: &SecretKey, statement: Vec<u8>) -> Result<Vec<u8>, BundleError> {
+    let mut envelope = Envelope::sign(key, PAYLOAD_TYPE, statement);
+    for signature in &mut envelope.signatures {
+        signature.keyid.clear();
+    }
     let bundle = Bundle {
-        envelope: Envelope::sign(key, PAYLOAD_TYPE, statement),
+        envelope,
         media_type: MEDIA_TYPE.into(),
         material: Material {
             public_key: KeyHint {

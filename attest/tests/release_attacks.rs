@@ -6,7 +6,7 @@ mod common;
 
 use common::*;
 use instar_attest::dsse::{Base64, Envelope, EnvelopeSignature, pae};
-use instar_attest::provenance::{GitLabFacts, Provenance, sign, test_result};
+use instar_attest::provenance::{BuilderId, GitLabFacts, Provenance, sign, test_result};
 use instar_attest::received::{MAX_RECEIVED_BYTES, Named, Received};
 use instar_attest::release_check::{Answer, Document, ReleaseInput, verify_release};
 use instar_attest::release_policy::{ReleasePolicy, ReleasePolicyError};
@@ -25,7 +25,7 @@ const REVIEW_OF_ANOTHER: &[u8] = include_bytes!("vectors/review/other-commit.sig
 
 fn provenance(i: u8) -> Provenance {
     Provenance {
-        builder: builder(i).public(),
+        builder: BuilderId::Key(builder(i).public()),
         name: "coin".parse().unwrap(),
         recipe: "cargo-vendored-v1".parse().unwrap(),
         source: source(),

@@ -258,3 +258,184 @@ fn keys_rebuilds_and_dirty_trees() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("can't be attested"));
 }
+
+/// Policies are refused with the field's name, before anything is verified by them.
+#[test]
+fn policies_that_can_not_be_used_are_refused_by_name() {
+    let place = Place::new();
+    let good: Value =
+        serde_json::from_slice(&std::fs::read(place.path("policy.json")).unwrap()).unwrap();
+    let refused = |change: &dyn Fn(&mut Value), words: &str| {
+        let mut policy = good.clone();
+        change(&mut policy);
+        std::fs::write(place.path("bad.json"), policy.to_string()).unwrap();
+        for verb in [
+            vec!["policy", "check", "bad.json"],
+            vec![
+                "verify",
+                "out",
+                "--policy",
+                "bad.json",
+                "--bundle",
+                "a.sigstore.json",
+            ],
+        ] {
+            let done = place.run(&verb);
+            let said = String::from_utf8_lossy(&done.stderr).into_owned();
+            assert_eq!(done.status.code(), Some(1), "{verb:?}: {said}");
+            assert!(said.contains(words), "{verb:?}: {said}");
+        }
+    };
+    refused(&|p| p["builders"]["thresold"] = json!(1), "thresold");
+    refused(&|p| p["builders"]["threshold"] = json!(0), "threshold of 0");
+    refused(&|p| p["builders"]["threshold"] = json!(3), "threshold of 3");
+    let reviews = json!({"threshold": 0, "of": [{"name": "m", "ssh": "ssh-ed25519 AAAA"}]});
+    refused(&|p| p["reviews"] = reviews.clone(), "ssh-ed25519");
+
+    // Hiding a builder does not make the other one all of them.
+    let one = place.run(&[
+        "verify",
+        "out",
+        "--policy",
+        "policy.json",
+        "--bundle",
+        "a.sigstore.json",
+    ]);
+    assert_eq!(one.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&one.stdout).into_owned();
+    assert!(
+        said.contains("1 of 2 builders by distinct operators, 2 needed"),
+        "{said}"
+    );
+    // Nor is one builder twice two of them.
+    let twice = place.run(&[
+        "verify",
+        "out",
+        "--policy",
+        "policy.json",
+        "--bundle",
+        "a.sigstore.json",
+        "a.sigstore.json",
+    ]);
+    assert_eq!(twice.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&twice.stdout).contains("attestation-duplicate"));
+}
+
+/// GitLab's facts, a review by SSH, a test result, and a statement that names a file twice.
+#[test]
+fn facts_reviews_tests_and_a_name_that_stands_twice() {
+    let place = Place::new();
+    let job = |key: &str| {
+        let done = Command::new(instar_tests::instar())
+            .args([
+                "attest",
+                "out",
+                "--key",
+                key,
+                "--repository",
+                "https://git.example.org/tool.git",
+            ])
+            .current_dir(place.dir.path())
+            .env("INSTAR_KEY_PASSPHRASE", "words that nobody guesses")
+            .env("GITLAB_CI", "true")
+            .env("CI_PROJECT_PATH", "chain/builder")
+            .env("CI_COMMIT_REF_PROTECTED", "true")
+            .env("CI_JOB_URL", "https://gitlab.example.org/j/7")
+            .status();
+        assert!(done.unwrap().success());
+        place.path("out/provenance.sigstore.json")
+    };
+    std::fs::rename(job("a.json"), place.path("a.sigstore.json")).unwrap();
+    let answer = place.verify("out", &["--json"]);
+    let answer: Value = serde_json::from_slice(&answer.stdout).unwrap();
+    let ci = &answer["signers"][0]["ci"];
+    assert_eq!(
+        (&ci["project"], &ci["protected"]),
+        (&json!("chain/builder"), &json!(true))
+    );
+
+    // A maintainer's review, with stock ssh-keygen; and a test result by a third key.
+    let key = place.path("maintainer");
+    let keygen = |args: &[&str]| {
+        let done = Command::new("ssh-keygen")
+            .args(args)
+            .current_dir(place.dir.path())
+            .output();
+        assert!(done.as_ref().unwrap().status.success(), "{done:?}");
+    };
+    keygen(&[
+        "-q",
+        "-t",
+        "ed25519",
+        "-N",
+        "",
+        "-C",
+        "m",
+        "-f",
+        key.to_str().unwrap(),
+    ]);
+    let commit = answer["commit"].as_str().unwrap();
+    std::fs::write(place.path("line"), format!("instar/review/v1 {commit}\n")).unwrap();
+    keygen(&[
+        "-q",
+        "-Y",
+        "sign",
+        "-n",
+        "instar-review",
+        "-f",
+        "maintainer",
+        "line",
+    ]);
+    place.ok(&["key", "new", "builder", "-o", "tester.json"]);
+    place.ok(&["attest", "out", "--key", "tester.json", "--tested", "pass"]);
+    let shown = place.ok(&["key", "show", "tester.json", "--json"]);
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let mut policy: Value =
+        serde_json::from_slice(&std::fs::read(place.path("policy.json")).unwrap()).unwrap();
+    let public = std::fs::read_to_string(place.path("maintainer.pub")).unwrap();
+    policy["reviews"] = json!({"threshold": 1, "of": [{"name": "m", "ssh": public.trim()}]});
+    let tester = json!({"name": "lab", "operator": "lab", "key": shown["public"]});
+    policy["tests"] = json!({"threshold": 1, "of": [tester]});
+    std::fs::write(place.path("policy.json"), policy.to_string()).unwrap();
+    place.refused("out", "reviews-threshold");
+    let test = "out/test-result.sigstore.json";
+    let all = place.verify("out", &["--review", "line.sig", "--bundle", test]);
+    assert!(all.status.success(), "{all:?}");
+    let untested = place.verify("out", &["--review", "line.sig"]);
+    assert!(
+        String::from_utf8_lossy(&untested.stderr).contains("tests-threshold"),
+        "{untested:?}"
+    );
+
+    // Two files of one name: the same subject twice, whatever the signature says.
+    let mut bundle: Value =
+        serde_json::from_slice(&std::fs::read(place.path("a.sigstore.json")).unwrap()).unwrap();
+    let decoded = base64(
+        &["-d"],
+        bundle["dsseEnvelope"]["payload"]
+            .as_str()
+            .unwrap()
+            .as_bytes(),
+    );
+    let mut statement: Value = serde_json::from_slice(&decoded).unwrap();
+    let first = statement["subject"][0].clone();
+    statement["subject"].as_array_mut().unwrap().push(first);
+    let encoded = base64(&["-w0"], statement.to_string().as_bytes());
+    bundle["dsseEnvelope"]["payload"] = json!(String::from_utf8(encoded).unwrap().trim());
+    std::fs::write(place.path("a.sigstore.json"), bundle.to_string()).unwrap();
+    place.refused("out", "stands there twice");
+}
+
+fn base64(args: &[&str], input: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut child = Command::new("base64")
+        .args(args)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    output.stdout
+}

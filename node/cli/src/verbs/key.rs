@@ -82,12 +82,12 @@ pub struct New {
     json: bool,
 }
 
-/// Which key signs.
+/// Which key signs. A verb where nothing else can sign makes `key` required.
 #[derive(clap::Args)]
 pub struct KeyArgs {
     /// The key file, or `env:NAME` for a variable that holds its content
     #[arg(long, value_name = "FILE")]
-    key: PathBuf,
+    key: Option<PathBuf>,
     /// A file with the passphrase of a sealed key; else INSTAR_KEY_PASSPHRASE
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
@@ -96,16 +96,20 @@ pub struct KeyArgs {
 impl KeyArgs {
     /// The key, if it is there for `purpose`.
     pub fn load(&self, purpose: Purpose) -> Result<SecretKey> {
+        let key = self
+            .key
+            .as_ref()
+            .context("which key signs? name its file with --key")?;
         let words = passphrase(self.passphrase_file.as_deref())?;
         let words = words.as_ref().map(|w| w.as_str());
-        let variable = self.key.to_str().and_then(|k| k.strip_prefix("env:"));
+        let variable = key.to_str().and_then(|k| k.strip_prefix("env:"));
         let Some(variable) = variable else {
-            return Ok(keyfile::load_with(&self.key, purpose, words)?);
+            return Ok(keyfile::load_with(key, purpose, words)?);
         };
         let text = std::env::var(variable)
             .map(Zeroizing::new)
             .with_context(|| format!("the variable {variable} can't be read"))?;
-        Ok(keyfile::from_text(&text, &self.key, purpose, words)?)
+        Ok(keyfile::from_text(&text, key, purpose, words)?)
     }
 }
 

@@ -31,6 +31,7 @@ pub struct Check {
 
 #[derive(clap::Args)]
 #[command(
+    mut_arg("key", |key| key.required(true)),
     after_help = "Example: instar policy layout policy.json --key owner.json --expires 2030-01-01T00:00:00Z -o root.layout"
 )]
 pub struct Layout {

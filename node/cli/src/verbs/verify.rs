@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use cid::Cid;
 use instar_attest::Digest;
+use instar_attest::keyless::{MAX_TRUSTED_ROOT_BYTES, PUBLIC_TRUSTED_ROOT};
 use instar_attest::policy::{Input, Policy, verify as verify_round};
 use instar_attest::received::{MAX_RECEIVED_BYTES, Named};
 use instar_attest::release::{Release, SBOM_PATH};
@@ -47,7 +48,7 @@ pub struct Args {
     /// What the release must satisfy
     #[arg(long, value_name = "FILE", required_unless_present = "rebuild")]
     policy: Option<PathBuf>,
-    /// The trusted root of the Sigstore instance, for keyless bundles
+    /// The trusted root of a private Sigstore instance, or its client trust configuration; else the public one's
     #[arg(long, value_name = "FILE")]
     trust_config: Option<PathBuf>,
     /// Build the named source again, twice, and compare the files
@@ -106,16 +107,16 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let policy = ReleasePolicy::parse(&policy)?;
     let reviews = read_all(&args.review)?;
-    let root = args.trust_config.as_ref();
-    let root = root
-        .map(|at| read_bounded(at, MAX_RECEIVED_BYTES as u64))
-        .transpose()?;
+    let root = match &args.trust_config {
+        Some(at) => read_bounded(at, MAX_TRUSTED_ROOT_BYTES as u64)?,
+        None => PUBLIC_TRUSTED_ROOT.as_bytes().to_vec(),
+    };
     let answer = verify_release(
         &ReleaseInput {
             files: &files,
             bundles: &documents(&bundles),
             reviews: &documents(&reviews),
-            trusted_root: root.as_deref(),
+            trusted_root: Some(&root),
         },
         &policy,
     );
