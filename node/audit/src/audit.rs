@@ -11,8 +11,8 @@ use instar_ledger::Outcome;
 
 use crate::artifact::{Named, check_commit, check_file, check_root};
 use crate::bundle::{
-    AUDIT_FILE, Bundle, COMMIT_FILE, GENESIS_FILE, RELEASE_FILE, SBOM_FILE, SIGNERS_FILE,
-    attestation_member, file_member,
+    AUDIT_FILE, Bundle, COMMIT_FILE, GENESIS_FILE, LEDGER_FILE, RELEASE_FILE, SBOM_FILE,
+    SIGNERS_FILE, attestation_member, file_member,
 };
 use crate::custody::{Custody, Sources, follow};
 use crate::export::allowed_signers;
@@ -38,6 +38,13 @@ pub fn run_verified(verified: &Verified, bundle: &Path, cid: &str) -> Report {
         release: Some(cid.to_owned()),
         ..Report::default()
     };
+    report.ok = release(&mut report, verified, &Bundle::at(bundle), cid).is_ok();
+    report
+}
+
+/// Goes on with the report of a chain that [`verify_chain`](crate::verify_chain) has verified: the release's steps follow.
+pub fn run_after(mut report: Report, verified: &Verified, bundle: &Path, cid: &str) -> Report {
+    report.release = Some(cid.to_owned());
     report.ok = release(&mut report, verified, &Bundle::at(bundle), cid).is_ok();
     report
 }
@@ -102,6 +109,10 @@ fn release(
         history.height
     };
     expected.extend(files(report, bundle, &release)?);
+    // A bundle in one file brings the ledger along; whether that or another clone was verified is the caller's choice.
+    if bundle.path(LEDGER_FILE).exists() {
+        expected.insert(LEDGER_FILE.into());
+    }
     report.need("members", bundle.expect_members(&expected))?;
     report.hold(
         "members",

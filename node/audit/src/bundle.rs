@@ -8,6 +8,7 @@
 //! files/<path>                       every other file of the release
 //! attestations/<builder>.json        each builder's Sigstore bundle, named by its public key
 //! source-commit                      the raw git commit object that was built, without git's prefix
+//! ledger.bundle                      in a bundle that is one file: the ledger, as `git bundle` writes it
 //! ```
 //!
 //! It is not trusted: every member is compared with the ledger, and none may be missing or too many.
@@ -33,6 +34,8 @@ pub const RELEASE_FILE: &str = "release.json";
 pub const SBOM_FILE: &str = "sbom.cdx.json";
 /// The source commit.
 pub const COMMIT_FILE: &str = "source-commit";
+/// The ledger, for `git clone`.
+pub const LEDGER_FILE: &str = "ledger.bundle";
 /// The folder of the release's other files.
 pub const FILES_DIR: &str = "files";
 /// The folder of attestations.

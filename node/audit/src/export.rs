@@ -90,6 +90,16 @@ pub fn export(
     let Some(verified) = verified else {
         return Err(ExportError::Clone(why(&report)));
     };
+    export_verified(&verified, cid, supplier, out)
+}
+
+/// As [`export`], from a chain that [`verify_chain`] has verified.
+pub fn export_verified(
+    verified: &Verified,
+    cid: &str,
+    supplier: &mut dyn Supplier,
+    out: &Path,
+) -> Result<(), ExportError> {
     // Written beside its place and renamed, so that a bundle is whole or not there.
     let mut name = out.as_os_str().to_owned();
     name.push(".partial");
@@ -97,7 +107,7 @@ pub fn export(
     if partial.exists() {
         fs::remove_dir_all(&partial).map_err(io_error(partial.display().to_string()))?;
     }
-    write_members(&verified, cid, supplier, &partial)?;
+    write_members(verified, cid, supplier, &partial)?;
     fs::create_dir(out)
         .and_then(|()| fs::rename(&partial, out))
         .map_err(io_error(out.display().to_string()))

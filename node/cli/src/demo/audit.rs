@@ -34,11 +34,9 @@ pub fn run(stage: &mut Stage<'_>, cid: &str, keep: bool) -> Result<Audited> {
         "git verify-commit passes on all {lanes} lane commits"
     ));
 
-    let bundle = dir.join("audit-bundle");
+    let bundle = dir.join("coin.audit");
     let output = Command::new(&stage.program)
-        .args(["audit", cid, "--ledger"])
-        .arg(&clone)
-        .args(["--node", &stage.validators[0].url(), "--export"])
+        .args(["audit", cid, "--ledger", &url, "--export"])
         .arg(&bundle)
         .arg("--source")
         .arg(&stage.coin)
@@ -49,7 +47,7 @@ pub fn run(stage: &mut Stage<'_>, cid: &str, keep: bool) -> Result<Audited> {
         String::from_utf8_lossy(&output.stderr)
     );
 
-    // From here on nothing of the validators is within reach: what is checked is checked from the clone and the bundle.
+    // From here on nothing of the validators is within reach: what is checked is checked from the bundle alone.
     let away = stage.home.join("moved-away");
     let validators = stage.home.join("validators");
     if !keep {
@@ -59,9 +57,7 @@ pub fn run(stage: &mut Stage<'_>, cid: &str, keep: bool) -> Result<Audited> {
         std::fs::rename(&validators, &away)?;
     }
     let output = Command::new(&stage.program)
-        .args(["audit", cid, "--json", "--ledger"])
-        .arg(&clone)
-        .arg("--bundle")
+        .args(["audit", cid, "--json", "--bundle"])
         .arg(&bundle)
         .output()?;
     if away.exists() {

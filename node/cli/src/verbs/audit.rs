@@ -4,38 +4,47 @@ use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use cid::Cid;
 use instar_attest::release::Source;
-use instar_audit::{Report, Supplier, export, run as audit, verify_chain};
+use instar_audit::archive::{pack, unpack};
+use instar_audit::bundle::{Bundle, LEDGER_FILE};
+use instar_audit::page::page;
+use instar_audit::{Report, Supplier, export_verified, run as audit, run_after, verify_chain};
 use instar_chunks::{BlockStore, Blocks as _, Limits, missing, read_file};
 
 use super::NodeArgs;
 use crate::client::Client;
 use crate::exit::{Negative, facts};
 
+mod ledger;
+
 /// The largest file of a release.
 const MAX_FILE_BYTES: u64 = 1 << 30;
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  instar audit bafy… --ledger ledger --node http://127.0.0.1:8080 --export bundle   # collects\n  instar audit bafy… --ledger ledger --bundle bundle                                 # checks, offline"
+    after_help = "Examples:\n  instar audit bafy… --ledger http://node.example.org/ledger.git --export coin-2.audit   # collects, checks, keeps\n  instar audit --bundle coin-2.audit                           # checks it again, offline, from this one file\n  instar audit --bundle coin-2.audit --html coin-2.html        # the chain of custody as a page"
 )]
 pub struct Args {
-    /// The release's root CID
-    cid: String,
-    /// A clone of the ledger, made by stock git
-    #[arg(long, value_name = "DIR")]
-    ledger: PathBuf,
-    /// The audit bundle to check
-    #[arg(long, value_name = "DIR", required_unless_present = "export")]
+    /// The release's root CID; with a bundle, the one that it must be about
+    #[arg(value_name = "CID", required_unless_present = "bundle")]
+    cid: Option<String>,
+    /// The ledger: a node's URL, a clone made by stock git, or a git bundle; by default that of --node
+    #[arg(long, value_name = "URL|PATH")]
+    ledger: Option<String>,
+    /// The audit bundle to check: one file, or the folder that it was unpacked to
+    #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
-    /// Write an audit bundle here, with the files fetched from the node
-    #[arg(long, value_name = "DIR", conflicts_with = "bundle")]
+    /// Write all that the audit rests on into this one file
+    #[arg(long, value_name = "FILE", conflicts_with = "bundle")]
     export: Option<PathBuf>,
-    /// A repository that has the release's source commit, for the export
-    #[arg(long, value_name = "REPO", requires = "export")]
+    /// A repository that has the release's source commit, where the bundle is collected
+    #[arg(long, value_name = "REPO", conflicts_with = "bundle")]
     source: Option<PathBuf>,
+    /// Also write the chain of custody as a page
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -45,20 +54,80 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<()> {
-    if let Some(out) = &args.export {
-        let mut supplier = NodeSupplier {
-            client: args.node.client()?,
-            source: args.source.clone(),
-        };
-        export(&args.ledger, &args.cid, &mut supplier, out)?;
-        return facts(args.json, &serde_json::json!({"bundle": out}), |_| {
-            format!("audit bundle in {}", out.display())
-        });
-    }
-    let Some(bundle) = &args.bundle else {
-        bail!("name a bundle with --bundle, or make one with --export")
+    let scratch = tempfile::tempdir()?;
+    let report = match &args.bundle {
+        Some(bundle) => check(args, bundle, scratch.path())?,
+        None => collect(args, scratch.path())?,
     };
-    print(args.json, &audit(&args.ledger, bundle, &args.cid))
+    if let Some(at) = &args.html {
+        std::fs::write(at, page(&report)).with_context(|| at.display().to_string())?;
+    }
+    print(args.json, &report)
+}
+
+/// Checks a bundle that was made before, with nothing but it, or it and a ledger of one's own.
+fn check(args: &Args, bundle: &Path, scratch: &Path) -> Result<Report> {
+    let dir = if bundle.is_dir() {
+        bundle.to_owned()
+    } else {
+        let dir = scratch.join("bundle");
+        unpack(bundle, &dir)?;
+        dir
+    };
+    let clone = scratch.join("ledger");
+    match &args.ledger {
+        Some(ledger) => ledger::fetch(ledger, &clone)?,
+        None => {
+            let inside = dir.join(LEDGER_FILE);
+            ensure!(
+                inside.is_file(),
+                "{} holds no ledger; name one with --ledger",
+                bundle.display()
+            );
+            ledger::fetch(&inside.display().to_string(), &clone)?;
+        }
+    }
+    let cid = match &args.cid {
+        Some(cid) => cid.clone(),
+        None => Bundle::at(&dir).about()?.release,
+    };
+    Ok(audit(&clone, &dir, &cid))
+}
+
+/// Collects what the audit rests on from a ledger and a node, checks it, and keeps it where that was asked for.
+fn collect(args: &Args, scratch: &Path) -> Result<Report> {
+    let cid = args.cid.as_ref().context("clap asks for it")?;
+    let from = args
+        .ledger
+        .clone()
+        .unwrap_or_else(|| format!("{}/ledger.git", args.node.node.trim_end_matches('/')));
+    if let Some(out) = &args.export {
+        ensure!(!out.exists(), "{} is there already", out.display());
+    }
+    let mut node = args.node.clone();
+    if let Some(same) = ledger::node_of(&from) {
+        node.node = same;
+    }
+    let clone = scratch.join("ledger");
+    ledger::fetch(&from, &clone)?;
+    let (report, verified) = verify_chain(&clone);
+    let Some(verified) = verified else {
+        return Ok(report);
+    };
+    let dir = scratch.join("bundle");
+    let mut supplier = NodeSupplier {
+        client: node.client()?,
+        source: args.source.clone(),
+    };
+    export_verified(&verified, cid, &mut supplier, &dir)?;
+    ledger::bundle(&clone, &ledger::absolute(&dir)?.join(LEDGER_FILE))?;
+    let report = run_after(report, &verified, &dir, cid);
+    if let Some(out) = &args.export {
+        // Kept whatever the answer is: what does not hold is worth showing to others, too.
+        pack(&dir, out)?;
+        eprintln!("audit bundle in {}", out.display());
+    }
+    Ok(report)
 }
 
 /// `instar chain verify`: everything about a clone but the custody of a release.
