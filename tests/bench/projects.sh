@@ -19,7 +19,9 @@ edition = "2021"
 [dependencies]
 b3sum = "=1.8.2"
 sd = "=1.0.0"
-hexyl = "=0.16.0"
+ripgrep = "=15.2.0"
+grep-pcre2 = "=0.1.10"
+genpass = "=0.5.27"
 [workspace]
 TOML
 (cd "$scratch/bring" && cargo vendor --quiet --versioned-dirs "$scratch/vendor" >/dev/null 2>"$scratch/bring.log") ||
@@ -64,18 +66,24 @@ if wanted sd; then
   commit "$scratch/sd"
   outcome sd reproducible "proc macros"
 fi
-if wanted hexyl; then
-  mkdir -p "$scratch/hexyl"
-  published hexyl-0.16.0 "$scratch/hexyl/hexyl"
-  sed -i '/^\[workspace\]$/d' "$scratch/hexyl/hexyl/Cargo.toml"
-  rm "$scratch/hexyl/hexyl/Cargo.lock"
-  mkdir -p "$scratch/hexyl/words/src"
-  printf '[package]\nname = "words"\nversion = "0.1.0"\nedition = "2021"\n' >"$scratch/hexyl/words/Cargo.toml"
-  touch "$scratch/hexyl/words/src/lib.rs"
-  printf '[workspace]\nresolver = "2"\nmembers = ["hexyl", "words"]\ndefault-members = ["hexyl"]\n' >"$scratch/hexyl/Cargo.toml"
-  (cd "$scratch/hexyl" && cargo generate-lockfile --quiet)
-  commit "$scratch/hexyl"
-  outcome hexyl reproducible "a member of a workspace"
+if wanted ripgrep; then
+  # Published package by package; its own manifests, as they stand in the packages, make the workspace of them again.
+  mkdir -p "$scratch/ripgrep"
+  cp -r "$scratch/vendor/ripgrep-15.2.0/." "$scratch/ripgrep"
+  for member in globset ignore grep grep-cli grep-matcher grep-pcre2 grep-printer grep-regex grep-searcher; do
+    cp -r "$scratch/vendor/$member"-[0-9]* "$scratch/ripgrep/crates/${member#grep-}"
+  done
+  find "$scratch/ripgrep" -name .cargo-checksum.json -delete
+  find "$scratch/ripgrep" -name Cargo.toml.orig | while read -r manifest; do mv "$manifest" "${manifest%.orig}"; done
+  find "$scratch/ripgrep" -name Cargo.lock -delete
+  (cd "$scratch/ripgrep" && cargo generate-lockfile --quiet)
+  commit "$scratch/ripgrep"
+  outcome ripgrep reproducible "a workspace of ten crates"
+fi
+if wanted genpass; then
+  published genpass-0.5.27 "$scratch/genpass"
+  commit "$scratch/genpass"
+  outcome genpass reproducible "build information on purpose, C in a build script"
 fi
 if wanted build-time; then
   mkdir -p "$scratch/build-time/src"
