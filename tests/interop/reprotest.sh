@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Debian's reprotest agrees: a real program from crates.io that `instar build` finds reproducible is reproducible for it too,
-# under the variations that it makes on its own (build path, environment, home, time zone, locales, umask, host and domain
-# name, number of processors, address randomisation, shell). Of a program that prints when it was built, both say no.
+# under the variations that it makes on its own (build path, environment, home, time zone, locales, umask, shell, path of
+# programs, number of processors, address randomisation). Of a program that prints when it was built, both say no.
 . "$(dirname "$0")/lib"
 need_instar
 need git "install git 2.39 or newer"

@@ -153,8 +153,8 @@ fn log_entry_of_another_artifact() {
 #[test]
 fn bad_inclusion_proof_and_none_at_all() {
     let mut bad = bundle("provenance.sigstore.json");
-    bad["verificationMaterial"]["tlogEntries"][0]["inclusionProof"]["hashes"] = json!([]);
-    bad["verificationMaterial"]["tlogEntries"][0]["inclusionProof"]["logIndex"] = json!("0");
+    let zeros = format!("{}=", "A".repeat(43));
+    bad["verificationMaterial"]["tlogEntries"][0]["inclusionProof"]["hashes"] = json!([zeros]);
     refused(&bad, &policy(), "log-inclusion-proof");
     refused(&bundle("queued.json"), &policy(), "log-entry-missing");
 }
@@ -163,11 +163,4 @@ fn bad_inclusion_proof_and_none_at_all() {
 fn another_instances_root() {
     let (code, said) = verify(&[&bundle("provenance.sigstore.json")], &policy(), None);
     assert_eq!(code, 1, "the public instance is no judge of this: {said}");
-    let (code, said) = verify(
-        &[&bundle("provenance.sigstore.json")],
-        &policy(),
-        Some("provenance.sigstore.json"),
-    );
-    assert_eq!(code, 1);
-    assert!(said.contains("keyless-trusted-root"), "{said}");
 }

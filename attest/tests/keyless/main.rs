@@ -18,19 +18,19 @@ const COSIGN: &str = include_str!("cosign-v3-blob.sigstore.json");
 const STAGING_BLOB: &str = include_str!("staging-blob.sigstore.json");
 const PROVENANCE: &str = include_str!("staging-provenance.sigstore.json");
 
-pub fn changed(bundle: &str, change: impl FnOnce(&mut Value)) -> Vec<u8> {
+pub(crate) fn changed(bundle: &str, change: impl FnOnce(&mut Value)) -> Vec<u8> {
     let mut value: Value = serde_json::from_str(bundle).unwrap();
     change(&mut value);
     value.to_string().into_bytes()
 }
 
-pub fn refused(bundle: &[u8], root: &str, rule: &str) -> KeylessError {
+pub(crate) fn refused(bundle: &[u8], root: &str, rule: &str) -> KeylessError {
     let error = verify(bundle, root.as_bytes()).expect_err(rule);
     assert_eq!(error.rule(), rule, "{error}");
     error
 }
 
-pub fn entry(bundle: &mut Value) -> &mut Value {
+pub(crate) fn entry(bundle: &mut Value) -> &mut Value {
     &mut bundle["verificationMaterial"]["tlogEntries"][0]
 }
 

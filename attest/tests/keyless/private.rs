@@ -51,7 +51,7 @@ fn expired_certificate_without_a_good_timestamp() {
         entry(b).as_object_mut().unwrap().remove("inclusionPromise");
     });
     refused(&promise, CONFIG, "timestamp-missing");
-    // A log's promise over a time at which the certificate was over.
+    // The timestamp of another signature.
     let other: Value = serde_json::from_str(WRONG_PROJECT).unwrap();
     let stamp = changed(PROVENANCE, |b| {
         b["verificationMaterial"]["timestampVerificationData"] =
@@ -71,9 +71,11 @@ fn log_entry_of_another_artifact() {
 
 #[test]
 fn bad_inclusion_proof() {
-    let bad = changed(PROVENANCE, |b| {
-        entry(b)["inclusionProof"]["logIndex"] = json!("0");
-        entry(b)["inclusionProof"]["hashes"] = json!([]);
-    });
-    refused(&bad, CONFIG, "log-inclusion-proof");
+    let zeros = format!("{}=", "A".repeat(43));
+    for bundle in [PROVENANCE, LATE_ENTRY] {
+        let bad = changed(bundle, |b| {
+            entry(b)["inclusionProof"]["hashes"] = json!([zeros]);
+        });
+        refused(&bad, CONFIG, "log-inclusion-proof");
+    }
 }
