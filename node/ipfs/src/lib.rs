@@ -22,7 +22,12 @@ pub mod sources;
 
 pub mod pin;
 
+pub mod delta;
+
 pub mod gossip;
+
+#[doc(hidden)]
+pub mod fuzzing;
 
 mod bitswap;
 mod outbox;
@@ -35,3 +40,4 @@ pub use fetch::{FetchError, FetchOptions, FetchReport, Progress};
 pub use gossip::{MAX_MESSAGE_BYTES, Message, PublishError, Subscription};
 pub use libp2p::{Multiaddr, PeerId};
 pub use peer::{Peer, PeerError};
+pub use swarm::peer_in;

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use crate::bitswap::wants::Wants;
 use crate::bitswap::{self, Bitswap};
 use crate::config::{PeerConfig, peer_id_of};
+use crate::delta::{self, Ask, AskError, Asked, DeltaExchange, Deltas};
 use crate::fetch::{self, FetchError, FetchOptions, FetchReport};
 use crate::gossip::{self, Gossip, PublishError, Subscription};
 use crate::outbox::Outbox;
@@ -56,6 +57,7 @@ struct Shared {
     connected: watch::Receiver<Vec<PeerId>>,
     bitswap: Arc<Bitswap>,
     gossip: Arc<Gossip>,
+    deltas: Arc<DeltaExchange>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -76,7 +78,8 @@ impl std::fmt::Debug for Peer {
 impl Peer {
     /// Starts a peer; it listens when this returns.
     pub async fn start(config: PeerConfig) -> Result<Self, PeerError> {
-        let (streams, opener, accepted) = Streams::new(vec![bitswap::PROTOCOL, gossip::PROTOCOL]);
+        let (streams, opener, accepted) =
+            Streams::new(vec![bitswap::PROTOCOL, gossip::PROTOCOL, delta::PROTOCOL]);
         let mut swarm = swarm::build(&config.seed, streams)?;
         let addresses = listen(&mut swarm, &config.listen).await?;
         let bitswap = Arc::new(Bitswap {
@@ -84,7 +87,8 @@ impl Peer {
             outbox: Outbox::new(bitswap::PROTOCOL, opener.clone()),
             wants: Arc::new(Wants::default()),
         });
-        let gossip = Arc::new(Gossip::new(Outbox::new(gossip::PROTOCOL, opener)));
+        let gossip = Arc::new(Gossip::new(Outbox::new(gossip::PROTOCOL, opener.clone())));
+        let deltas = Arc::new(DeltaExchange::new(opener));
         let gate = Arc::new(Gate::new());
         let (commands, received) = mpsc::unbounded_channel();
         let (connected_now, connected) = watch::channel(Vec::new());
@@ -109,6 +113,7 @@ impl Peer {
                 gate,
                 Arc::clone(&bitswap),
                 Arc::clone(&gossip),
+                Arc::clone(&deltas),
             )),
         ];
         let id = peer_id_of(&config.seed);
@@ -124,6 +129,7 @@ impl Peer {
                 connected,
                 bitswap,
                 gossip,
+                deltas,
                 tasks,
             }),
         })
@@ -186,6 +192,21 @@ impl Peer {
         fetch::fetch(&self.shared.bitswap, connected, root, options).await
     }
 
+    /// Answers questions for deltas from `deltas` from now on; the first who is given counts.
+    pub fn offer_deltas(&self, deltas: Arc<dyn Deltas>) {
+        self.shared.deltas.offer(deltas);
+    }
+
+    /// Asks one peer for a delta, which goes into the file `into`. Nothing about it is known to be true.
+    pub async fn ask_delta(
+        &self,
+        peer: PeerId,
+        ask: Ask,
+        into: &std::fs::File,
+    ) -> Result<Asked, AskError> {
+        self.shared.deltas.ask(peer, ask, into).await
+    }
+
     /// Pushes a message to every connected peer and returns to how many. With nobody connected it
     /// is offered to those who connect within the next seconds.
     pub fn publish(&self, topic: &str, bytes: &[u8]) -> Result<usize, PublishError> {
@@ -208,7 +229,7 @@ impl Peer {
     }
 }
 
-async fn listen(
+pub(crate) async fn listen(
     swarm: &mut libp2p::Swarm<swarm::Behaviour>,
     address: &Multiaddr,
 ) -> Result<Vec<Multiaddr>, PeerError> {
@@ -254,6 +275,7 @@ async fn accept(
     gate: Arc<Gate>,
     bitswap: Arc<Bitswap>,
     gossip: Arc<Gossip>,
+    deltas: Arc<DeltaExchange>,
 ) {
     let mut readers = tokio::task::JoinSet::new();
     loop {
@@ -265,6 +287,8 @@ async fn accept(
                 let frames = gate.frames(peer, stream);
                 if protocol == bitswap::PROTOCOL {
                     readers.spawn(Arc::clone(&bitswap).read(peer, frames));
+                } else if protocol == delta::PROTOCOL {
+                    readers.spawn(Arc::clone(&deltas).answer(peer, frames));
                 } else {
                     readers.spawn(Arc::clone(&gossip).read(peer, frames));
                 }

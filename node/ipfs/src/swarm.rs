@@ -263,7 +263,8 @@ impl Driver {
     }
 }
 
-fn peer_in(address: &Multiaddr) -> Option<PeerId> {
+/// The peer id that an address names.
+pub fn peer_in(address: &Multiaddr) -> Option<PeerId> {
     address.iter().find_map(|part| match part {
         Protocol::P2p(peer) => Some(peer),
         _ => None,

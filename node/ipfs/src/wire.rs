@@ -9,6 +9,10 @@ use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::PeerId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+mod bounded;
+
+pub use bounded::{Refused, read};
+
 /// What a frame may claim before more than this is allocated: the rest only as it arrives.
 const TRUSTED_BYTES: usize = 64 * 1024;
 
@@ -72,6 +76,13 @@ pub struct Frames<S> {
     all: Arc<Semaphore>,
 }
 
+impl<S> Frames<S> {
+    /// The stream itself, behind what was read of it.
+    pub fn into_stream(self) -> S {
+        self.stream
+    }
+}
+
 impl<S: AsyncRead + Unpin> Frames<S> {
     /// The next frame, of at most `max` bytes; `None` at a clean end of the stream.
     pub async fn next(&mut self, max: usize) -> io::Result<Option<Frame>> {
@@ -99,7 +110,7 @@ impl<S: AsyncRead + Unpin> Frames<S> {
     }
 }
 
-async fn read_length<S: AsyncRead + Unpin>(
+pub(crate) async fn read_length<S: AsyncRead + Unpin>(
     stream: &mut S,
     max: usize,
 ) -> io::Result<Option<usize>> {
@@ -117,7 +128,10 @@ async fn read_length<S: AsyncRead + Unpin>(
     Ok(Some(length))
 }
 
-async fn read_body<S: AsyncRead + Unpin>(stream: &mut S, length: usize) -> io::Result<Vec<u8>> {
+pub(crate) async fn read_body<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    length: usize,
+) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(length.min(TRUSTED_BYTES));
     stream.take(length as u64).read_to_end(&mut bytes).await?;
     if bytes.len() != length {
@@ -150,6 +164,13 @@ pub mod bitswap {
         pub presences: Vec<Presence>,
         #[prost(int32, tag = "5")]
         pub pending_bytes: i32,
+    }
+
+    impl Message {
+        /// A message as it came.
+        pub fn read(bytes: &[u8]) -> Result<Self, super::Refused> {
+            super::read(bytes, &[1])
+        }
     }
 
     /// `Message.Wantlist`.
@@ -228,6 +249,13 @@ pub mod gossip {
         pub want: Vec<Vec<u8>>,
     }
 
+    impl Frame {
+        /// A frame as it came.
+        pub fn read(bytes: &[u8]) -> Result<Self, super::Refused> {
+            super::read(bytes, &[1])
+        }
+    }
+
     /// A published message.
     #[derive(Clone, PartialEq, prost::Message)]
     pub struct Push {
@@ -241,6 +269,52 @@ pub mod gossip {
         /// Peers to whom the publisher pushes it, so that nobody offers it to them meanwhile.
         #[prost(bytes = "vec", repeated, tag = "4")]
         pub reach: Vec<Vec<u8>>,
+    }
+}
+
+/// `/instar/delta/1`.
+pub mod delta {
+    /// Most bytes of a question or of an answer's head: two addresses and two numbers.
+    pub const MAX_FRAME_BYTES: usize = 256;
+
+    /// "I have this, and want that."
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Question {
+        /// The binary CID of what the asker has.
+        #[prost(bytes = "vec", tag = "1")]
+        pub have: Vec<u8>,
+        /// The binary CID of what it wants.
+        #[prost(bytes = "vec", tag = "2")]
+        pub want: Vec<u8>,
+        /// The most bytes of delta that it takes; 0 to learn the size alone.
+        #[prost(uint64, tag = "3")]
+        pub max_bytes: u64,
+        /// Whether it would wait for one to be made.
+        #[prost(bool, tag = "4")]
+        pub make: bool,
+    }
+
+    /// What stands before the delta's bytes.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Answer {
+        #[prost(enumeration = "Kind", tag = "1")]
+        pub kind: i32,
+        /// The delta's size.
+        #[prost(uint64, tag = "2")]
+        pub bytes: u64,
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+    #[repr(i32)]
+    pub enum Kind {
+        /// There is none here, and none will be made.
+        None = 0,
+        /// It follows.
+        Here = 1,
+        /// There is one, and it is larger than was asked for.
+        Larger = 2,
+        /// It is being made, or waits for that.
+        Making = 3,
     }
 }
 

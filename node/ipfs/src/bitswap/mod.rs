@@ -39,7 +39,7 @@ impl Bitswap {
                     return;
                 }
             };
-            let message = match Message::decode(frame.bytes.as_slice()) {
+            let message = match Message::read(&frame.bytes) {
                 Ok(message) => message,
                 Err(error) => {
                     tracing::debug!(%peer, %error, "not a bitswap message");
@@ -103,7 +103,7 @@ impl Bitswap {
 }
 
 /// Codec, and whether the hash is a whole sha2-256; `None` if it isn't a prefix.
-fn parse_prefix(prefix: &[u8]) -> Option<(u64, bool)> {
+pub(crate) fn parse_prefix(prefix: &[u8]) -> Option<(u64, bool)> {
     let (version, rest) = unsigned_varint::decode::u64(prefix).ok()?;
     let (codec, rest) = unsigned_varint::decode::u64(rest).ok()?;
     let (hash, rest) = unsigned_varint::decode::u64(rest).ok()?;

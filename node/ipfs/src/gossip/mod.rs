@@ -266,7 +266,7 @@ impl Gossip {
                     return;
                 }
             };
-            let frame = match Frame::decode(held.bytes.as_slice()) {
+            let frame = match Frame::read(&held.bytes) {
                 Ok(frame) => frame,
                 Err(error) => {
                     tracing::warn!(%peer, %error, "not a gossip frame");
