@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cid::Cid;
 use futures::stream::{FuturesUnordered, StreamExt};
+use instar_chunks::block::RAW;
 use instar_chunks::{BlockError, DagError, Limits, Walk};
 use libp2p::PeerId;
 use tokio::sync::watch;
@@ -20,6 +21,9 @@ const MAX_OUTSTANDING: usize = 32;
 
 /// How long one peer may take for one block before another is asked as well.
 const BLOCK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Blocks that a peer may let wait so long before it counts as slow in reports. It is asked last from the first one on.
+const MAX_SLOW: usize = 3;
 
 /// Wait before everybody is asked again for a block that nobody had.
 const RETRY_DELAY: Duration = Duration::from_millis(250);
@@ -44,6 +48,8 @@ pub struct FetchOptions<'a> {
     pub limits: Limits,
     /// The fetch fails when no new block has come for this long.
     pub stall: Duration,
+    /// Leaves the raw leaves out: what comes is how the DAG is built, not its content.
+    pub nodes_only: bool,
     /// Called after each block.
     pub progress: Option<&'a mut (dyn FnMut(Progress) + Send)>,
 }
@@ -53,6 +59,7 @@ impl Default for FetchOptions<'_> {
         Self {
             limits: Limits::default(),
             stall: Duration::from_secs(30),
+            nodes_only: false,
             progress: None,
         }
     }
@@ -73,6 +80,8 @@ pub struct FetchReport {
     pub sources: HashMap<PeerId, usize>,
     /// Peers that sent something else than they were asked for, and what.
     pub refused: Vec<(PeerId, &'static str)>,
+    /// Peers that let blocks wait too long again and again, and how many; they were asked last from then on.
+    pub slow: Vec<(PeerId, usize)>,
 }
 
 /// Why a DAG couldn't be fetched. What had come stays in the store; a new fetch goes on from there.
@@ -129,6 +138,15 @@ struct Notes {
     /// Timeouts of each peer: the slow are asked last.
     slow: HashMap<PeerId, usize>,
     refused: Vec<(PeerId, &'static str)>,
+}
+
+impl Notes {
+    fn slow(&self) -> Vec<(PeerId, usize)> {
+        let mut slow: Vec<_> = self.slow.iter().map(|(peer, n)| (*peer, *n)).collect();
+        slow.retain(|(_, times)| *times >= MAX_SLOW);
+        slow.sort();
+        slow
+    }
 }
 
 impl Session {
@@ -264,14 +282,17 @@ impl PeerSession {
         self.0.connected.borrow().len()
     }
 
-    /// Peers that sent something else than they were asked for, and what.
+    /// Peers that sent something else than they were asked for, or dawdled, and what they did.
     pub fn refused(&self) -> Vec<String> {
         let notes = self.0.notes();
-        let each = notes
+        let lies = notes
             .refused
             .iter()
             .map(|(peer, why)| format!("{peer}: {why}"));
-        each.collect()
+        let slow = notes.slow().into_iter().map(|(peer, times)| {
+            format!("{peer}: too slow, {times} blocks did not come within {BLOCK_TIMEOUT:?}")
+        });
+        lies.chain(slow).collect()
     }
 }
 
@@ -301,6 +322,9 @@ pub(crate) async fn fetch(
         while wants.len() < MAX_OUTSTANDING
             && let Some(cid) = walk.next_wanted()
         {
+            if options.nodes_only && cid.codec() == RAW {
+                continue;
+            }
             match held(bitswap, root, cid).await? {
                 Some(bytes) => {
                     walk.visit(&cid, &bytes).map_err(refused_dag)?;
@@ -358,7 +382,10 @@ pub(crate) async fn fetch(
     save(bitswap, root, unsaved).await?;
     report.blocks = walk.blocks();
     report.bytes = walk.bytes();
-    report.refused = std::mem::take(&mut session.notes().refused);
+    let mut notes = session.notes();
+    report.refused = std::mem::take(&mut notes.refused);
+    report.slow = notes.slow();
+    drop(notes);
     Ok(report)
 }
 

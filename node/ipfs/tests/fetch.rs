@@ -223,6 +223,49 @@ fn a_peer_that_sends_corrupted_blocks_is_named_and_left() {
     });
 }
 
+/// A store that takes longer for each leaf than anybody waits.
+struct Sluggish(Arc<dyn Blocks + Send + Sync>);
+
+impl Blocks for Sluggish {
+    fn get(&self, cid: &Cid) -> Result<Option<Vec<u8>>, BlockError> {
+        if cid.codec() == RAW {
+            std::thread::sleep(Duration::from_secs(6));
+        }
+        self.0.get(cid)
+    }
+    fn has(&self, cid: &Cid) -> Result<bool, BlockError> {
+        self.0.has(cid)
+    }
+    fn put(&self, cid: &Cid, bytes: &[u8]) -> Result<(), BlockError> {
+        self.0.put(cid, bytes)
+    }
+}
+
+#[test]
+fn a_slow_peer_is_named_and_the_others_serve() {
+    run(async {
+        let honest = Node::start(1).await;
+        let content = bytes(3_000_000, 7);
+        let root = honest.add(&content);
+        let slow = Peer::start(PeerConfig {
+            seed: [7; 32],
+            listen: "/ip4/127.0.0.1/tcp/0".parse().unwrap(),
+            store: Arc::new(Sluggish(honest.store.clone())),
+        })
+        .await
+        .unwrap();
+        let getter = Node::start(2).await;
+        getter.peer.connect(honest.address());
+        getter.peer.connect(slow.addresses()[0].clone());
+        connected(&getter.peer, 2).await;
+        let report = getter.peer.fetch(&root, &Limits::default()).await.unwrap();
+        let named: Vec<_> = report.slow.iter().map(|(peer, _)| *peer).collect();
+        assert_eq!(named, [slow.id()], "{report:?}");
+        assert!(report.refused.is_empty(), "slow is not a lie: {report:?}");
+        assert!(read_file(getter.store.as_ref(), &root, 1 << 30).unwrap() == content);
+    });
+}
+
 #[test]
 fn a_dag_over_the_limits_is_refused_before_it_is_fetched() {
     run(async {

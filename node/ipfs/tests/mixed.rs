@@ -69,6 +69,8 @@ enum Kind {
     Honest,
     /// Every block is another.
     Liar,
+    /// Takes longer for each block than anybody waits.
+    Slow,
     /// Fails always.
     Broken,
     /// Doesn't have anything.
@@ -103,6 +105,10 @@ impl Source for Fake {
         std::thread::sleep(Duration::from_millis(1));
         match self.kind {
             Kind::Liar => Ok(Some(b"something else".to_vec())),
+            Kind::Slow => {
+                std::thread::sleep(Duration::from_secs(6));
+                Ok(self.store.get(cid).unwrap())
+            }
             Kind::Broken => Err(SourceError("out of order".into())),
             Kind::Empty => Ok(None),
             Kind::Dies(after) if asked >= after => Err(SourceError("gone".into())),
@@ -161,6 +167,30 @@ fn liars_and_broken_ones_are_dropped_and_named_and_the_rest_gives_it() {
     assert!(said(1).contains("out of order"), "{}", said(1));
     assert_eq!((said(2), said(3)), (String::new(), String::new()));
     assert_eq!(report.sources[3].blocks, report.fetched_blocks);
+}
+
+#[test]
+fn a_slow_one_is_overtaken_dropped_and_named() {
+    let world = World::new(3_000_000);
+    let store = world.empty("s");
+    let sources = [
+        world.source("slow", Kind::Slow),
+        world.source("honest", Kind::Honest),
+    ];
+    let report = fetch(&world, &store, &sources).unwrap();
+    assert!(
+        missing(&store, &world.root, &Limits::default())
+            .unwrap()
+            .is_empty()
+    );
+    let said = report.sources[0].dropped.clone().unwrap_or_default();
+    assert_eq!(said, "it was too slow");
+    assert_eq!(
+        report.sources[0].blocks, 0,
+        "its late blocks are not counted"
+    );
+    assert_eq!(report.sources[1].blocks, report.fetched_blocks);
+    assert_eq!(report.sources[1].dropped, None);
 }
 
 #[test]

@@ -52,7 +52,7 @@ pub trait Source: Send + Sync {
         let _ = root;
         None
     }
-    /// Whom it had to stop believing in, and why.
+    /// Whom it had to stop asking, and why: those who lied, those who dawdled.
     fn liars(&self) -> Vec<String> {
         Vec::new()
     }
