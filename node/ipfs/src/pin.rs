@@ -20,8 +20,9 @@ const IMPORT_TIMEOUT: Duration = Duration::from_secs(3600);
 const CALL_TIMEOUT: Duration = Duration::from_secs(300);
 /// Bytes of an answer that are read.
 const MAX_ANSWER_BYTES: u64 = 1 << 20;
-/// Times that a call is tried before the place counts as lost.
-pub const MAX_ATTEMPTS: u32 = 4;
+/// Times that a call is tried before the place counts as lost: with the waits between them a node has a quarter of a minute
+/// to start again.
+pub const MAX_ATTEMPTS: u32 = 6;
 /// Wait before the second try; it doubles each time.
 pub const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// Separates the one part of an upload from nothing; no CAR header has it.

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use instar_chunks::car::CarReader;
 use instar_chunks::import::{Content, ImportOptions};
 use instar_chunks::{BlockStore, Blocks, Cid, Limits, MemoryBlocks, missing};
-use instar_ipfs::pin::{KuboPins, PinError};
+use instar_ipfs::pin::{KuboPins, MAX_ATTEMPTS, PinError};
 use instar_ipfs::sources::{Kubo, Source, fetch_mixed};
 
 /// A node that holds blocks and pins in memory.
@@ -212,5 +212,5 @@ fn a_place_that_only_says_yes_does_not_count() {
     let (result, tries) =
         KuboPins::new("http://127.0.0.1:9").keep(&store, &root, &Limits::default());
     assert!(matches!(result.unwrap_err(), PinError::Call { .. }));
-    assert_eq!(tries, 4);
+    assert_eq!(tries, MAX_ATTEMPTS);
 }
