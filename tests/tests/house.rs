@@ -69,6 +69,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "instar-state",
                 "instar-runtime",
                 "instar-consensus",
+                "instar-delta",
                 "instar-ipfs",
                 "instar-audit",
                 "instar-upgrader",

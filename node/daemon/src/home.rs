@@ -11,6 +11,7 @@
 //! blocks.segments/ the blocks, compressed
 //! images/          dapp images, unpacked and checked
 //! staged/          releases that were fetched and verified
+//! deltas/          deltas that were made for peers; can be deleted
 //! wal/             the consensus write-ahead log
 //! marks/           high-water marks: never part of a backup
 //! upgrader/        the upgrader's own folder
@@ -68,6 +69,10 @@ pub struct NodeConfig {
     pub consensus: String,
     /// Multiaddress where the data swarm listens.
     pub data: String,
+    /// Seconds that peers are given to make a delta to a new release, before its blocks are fetched. On a slow line a delta
+    /// is worth a minute; with 0 only one that is there already is taken.
+    #[serde(default)]
+    pub delta_patience_s: u64,
     /// The other nodes.
     pub peers: Vec<PeerAddress>,
     /// HTTP APIs of nodes that final blocks are taken from while this node is no validator.
@@ -144,6 +149,10 @@ impl Home {
     /// Staged releases.
     pub fn staged(&self) -> PathBuf {
         self.0.join("staged")
+    }
+    /// Deltas that were made for peers.
+    pub fn deltas(&self) -> PathBuf {
+        self.0.join("deltas")
     }
     /// The consensus write-ahead log.
     pub fn wal(&self) -> PathBuf {

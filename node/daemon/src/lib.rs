@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod core;
+pub mod deltas;
 pub mod gateway;
 pub mod home;
 pub mod log;

@@ -1,17 +1,19 @@
 //! Starting a node: the one place where all adapters meet.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use instar_attest::{Digest, Purpose};
 use instar_chunks::BlockStore;
 use instar_consensus::WorkSignal;
-use instar_ipfs::{Peer, PeerConfig};
+use instar_ipfs::{Multiaddr, Peer, PeerConfig, peer_in};
 use instar_runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
 use crate::core::Core;
 use crate::core::open::OpenError;
+use crate::deltas::{Maker, MayAsk};
 use crate::home::{Home, HomeError};
 use crate::node::{MAX_QUEUE, Node, Shared};
 use crate::{api, follow, gossip, host, supervised, upgrade};
@@ -83,13 +85,25 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     })
     .await
     .map_err(|e| NodeError::Data(e.to_string()))?;
+    let mut known = HashSet::new();
     for other in &config.peers {
-        let address = other
+        let address: Multiaddr = other
             .data
             .parse()
             .map_err(|e| NodeError::Data(format!("{}: {e}", other.data)))?;
+        known.extend(peer_in(&address));
         peer.connect(address);
     }
+    // Whoever asks gets what is there; only the chain's own nodes can have one made.
+    let program = std::env::current_exe().map_err(|e| NodeError::Data(e.to_string()))?;
+    let deltas = Maker::start(
+        blocks.clone(),
+        &home.deltas(),
+        program,
+        MayAsk::Peers(known),
+    )
+    .map_err(|e| NodeError::Data(format!("{}: {e}", home.deltas().display())))?;
+    peer.offer_deltas(Arc::new(deltas));
     let (lane, queue) = mpsc::channel(MAX_QUEUE);
     let first_height = core.head().height;
     let (height, _) = watch::channel(first_height);

@@ -82,6 +82,7 @@ impl Served {
             http: Some("127.0.0.1:0".parse().unwrap()),
             peer: None,
             seed: None,
+            deltas: None,
         };
         let (send, receive) = mpsc::channel();
         runtime.spawn(serve(options, move |served| send.send(served).unwrap()));

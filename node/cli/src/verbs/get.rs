@@ -1,8 +1,10 @@
 //! `instar get`: content by its address, from any mix of sources, every block hashed before it is used.
 
+mod have;
+
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,6 +16,7 @@ use instar_ipfs::sources::{
     CarSource, Fetching, Gateway, Kubo, MixedReport, Source, SwarmSource, fetch_mixed,
 };
 use instar_ipfs::{Peer, PeerConfig};
+use instar_node::deltas::Outcome;
 use serde_json::json;
 
 use crate::exit::facts;
@@ -30,6 +33,7 @@ Examples:
   instar get bafybei… -o coin-2 --node http://127.0.0.1:8080
   instar get bafybei…/x86_64-unknown-linux-gnu -o bin --gateway https://ipfs.example --peer /ip4/10.0.0.7/tcp/4001/p2p/12D3…
   instar get bafybei… -o coin-2 --car coin-2.car
+  instar get bafybei…/x86_64-unknown-linux-gnu -o new --have old --peer /ip4/10.0.0.7/tcp/4001/p2p/12D3…
   instar get bafybei… -o coin-2                      what the local store holds
 
 Nobody is trusted: each block is hashed before it is used. Sources work side by side; one that lies,
@@ -43,6 +47,8 @@ pub struct Args {
     output: PathBuf,
     #[command(flatten)]
     from: Sources,
+    #[command(flatten)]
+    have: have::HaveArgs,
     /// Write symbolic links that lead out of the output too; whoever follows one may end up anywhere
     #[arg(long)]
     unsafe_links: bool,
@@ -79,7 +85,7 @@ pub struct Sources {
 /// Sources that are open, and what keeps them so.
 struct Open {
     sources: Vec<Box<dyn Source>>,
-    _peer: Option<(tokio::runtime::Runtime, Peer)>,
+    peer: Option<(tokio::runtime::Runtime, Peer)>,
 }
 
 impl Sources {
@@ -105,10 +111,7 @@ impl Sources {
             )));
             peer = Some((runtime, started));
         }
-        Ok(Open {
-            sources,
-            _peer: peer,
-        })
+        Ok(Open { sources, peer })
     }
 
     fn dial(&self, store: &Arc<BlockStore>) -> Result<(tokio::runtime::Runtime, Peer)> {
@@ -176,6 +179,14 @@ pub fn run(args: &Args) -> Result<()> {
             found?
         }
     };
+    let peer = open.peer.as_ref();
+    let delta = args.have.obtain(
+        peer.map(|(runtime, peer)| (runtime.handle(), peer)),
+        &store,
+        &cid,
+        beside(&args.output),
+        &limits,
+    )?;
     let progress = Progress::new();
     let fetched = fetch_mixed(&*store, &open.sources, &cid, &limits, &|blocks, bytes| {
         progress.show(blocks, bytes);
@@ -192,10 +203,24 @@ pub fn run(args: &Args) -> Result<()> {
             eprintln!("warning: dropped {liar}");
         }
     }
-    tell(args, &cid, &report, written)
+    tell(args, &cid, &report, delta.as_ref(), written)
 }
 
-fn tell(args: &Args, cid: &Cid, report: &MixedReport, written: u64) -> Result<()> {
+/// The folder that the output stands in: there is to be room for it there.
+fn beside(output: &Path) -> &Path {
+    match output.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn tell(
+    args: &Args,
+    cid: &Cid,
+    report: &MixedReport,
+    delta: Option<&Outcome>,
+    written: u64,
+) -> Result<()> {
     let sources: Vec<_> = report
         .sources
         .iter()
@@ -211,6 +236,7 @@ fn tell(args: &Args, cid: &Cid, report: &MixedReport, written: u64) -> Result<()
         "fetched_blocks": report.fetched_blocks,
         "fetched_bytes": report.fetched_bytes,
         "sources": sources,
+        "delta": delta.map(have::value),
     });
     facts(args.json, &value, |_| {
         let mut text = format!(
@@ -220,6 +246,10 @@ fn tell(args: &Args, cid: &Cid, report: &MixedReport, written: u64) -> Result<()
             report.blocks,
             report.fetched_blocks
         );
+        if let Some(delta) = delta {
+            text.push('\n');
+            text.push_str(&have::words(delta));
+        }
         for source in &report.sources {
             // Writing to a string can't fail.
             let _ = match &source.dropped {

@@ -114,6 +114,7 @@ fn config(args: &Args, own: &PublicValidator, validators: &[PublicValidator]) ->
         http: args.http,
         consensus: own.consensus.clone(),
         data: own.data.clone(),
+        delta_patience_s: 0,
         peers: validators
             .iter()
             .filter(|v| v.keys != own.keys)

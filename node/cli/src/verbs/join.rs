@@ -70,6 +70,7 @@ pub fn run(args: &Args) -> Result<()> {
         http: args.http,
         consensus: args.consensus.clone(),
         data: args.data.clone(),
+        delta_patience_s: 0,
         peers,
         follow: args.url.clone(),
     })?;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
-use instar_node::gateway::serve::{ServeOptions, serve};
+use instar_node::gateway::serve::{MakeDeltas, ServeOptions, serve};
 use serde_json::json;
 
 use crate::exit::facts;
@@ -14,7 +14,7 @@ use crate::store::StoreArgs;
 #[command(after_help = "\
 Examples:
   instar store serve --http 127.0.0.1:8081
-  instar store serve --peer /ip4/0.0.0.0/tcp/4001
+  instar store serve --peer /ip4/0.0.0.0/tcp/4001 --deltas
 
 The gateway gives raw blocks and CAR files, which clients verify; nothing can be written. What is
 added meanwhile by another process can't be: a store belongs to one process at a time.")]
@@ -25,6 +25,9 @@ pub struct Args {
     /// Multiaddress where the bitswap peer listens, e.g. /ip4/127.0.0.1/tcp/0
     #[arg(long, value_name = "MULTIADDR")]
     peer: Option<String>,
+    /// Also make deltas between pinned things for any peer that asks, one at a time at the lowest priority
+    #[arg(long, requires = "peer")]
+    deltas: bool,
     #[command(flatten)]
     store: StoreArgs,
     /// Print JSON
@@ -46,11 +49,19 @@ pub fn run(args: &Args) -> Result<()> {
                 .with_context(|| format!("{text:?} is no multiaddress"))
         })
         .transpose()?;
+    let deltas = match args.deltas {
+        false => None,
+        true => Some(MakeDeltas {
+            folder: args.store.folder()?.join("deltas"),
+            program: std::env::current_exe()?,
+        }),
+    };
     let options = ServeOptions {
         store: Arc::new(args.store.open_existing()?),
         http: args.http,
         peer,
         seed: None,
+        deltas,
     };
     let runtime = tokio::runtime::Runtime::new()?;
     let json = args.json;

@@ -1,10 +1,13 @@
 //! A block store on its own, served as a gateway and as a bitswap peer: no chain, no writes.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use instar_chunks::BlockStore;
 use instar_ipfs::{Multiaddr, Peer, PeerConfig};
+
+use crate::deltas::{Maker, MayAsk};
 
 /// Where to serve.
 pub struct ServeOptions {
@@ -16,6 +19,16 @@ pub struct ServeOptions {
     pub peer: Option<Multiaddr>,
     /// Seed of the peer's identity; a random one if none is given.
     pub seed: Option<[u8; 32]>,
+    /// Makes deltas between what is pinned for anybody who asks, if given.
+    pub deltas: Option<MakeDeltas>,
+}
+
+/// How deltas are made for others.
+pub struct MakeDeltas {
+    /// Where they are kept.
+    pub folder: PathBuf,
+    /// The program that makes them: `instar`.
+    pub program: PathBuf,
 }
 
 /// Where it is served: what a client has to know.
@@ -30,6 +43,14 @@ pub struct Served {
 /// Why a store can't be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
+    /// The deltas' folder.
+    #[error("{path}: the folder for deltas can't be used")]
+    Deltas {
+        /// Where.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// An address can't be listened on.
     #[error("can't listen on {address}")]
     Listen {
@@ -72,6 +93,15 @@ pub async fn serve(
             let peer = Peer::start(config)
                 .await
                 .map_err(|e| listen(address.to_string())(Box::new(e)))?;
+            if let Some(MakeDeltas { folder, program }) = options.deltas {
+                let store = options.store.clone();
+                let maker = Maker::start(store, &folder, program, MayAsk::Anybody);
+                let maker = maker.map_err(|source| ServeError::Deltas {
+                    path: folder.display().to_string(),
+                    source,
+                })?;
+                peer.offer_deltas(Arc::new(maker));
+            }
             served.peer = peer.addresses().iter().map(ToString::to_string).collect();
             Some(peer)
         }

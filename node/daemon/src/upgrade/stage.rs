@@ -1,19 +1,29 @@
-//! Staging: a release is fetched from peers block by block, verified against the policy that its build round fixed, and
-//! laid out on disk, checked once more from the bytes that lie there.
+//! Staging: a release's document is fetched and verified against the policy that its build round fixed; then what this node
+//! needs of it comes from peers, by a delta from the release that it replaces or block by block; and it is laid out on disk,
+//! checked once more from the bytes that lie there.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use cid::Cid;
 use instar_attest::policy::{self, Input, OtherKey, PolicyBuilder};
-use instar_attest::release::{Recipe, Release, ReleaseFile};
+use instar_attest::release::{
+    MAX_RELEASE_BYTES as MAX_DOCUMENT_BYTES, RELEASE_PATH, Recipe, Release, ReleaseFile,
+};
 use instar_attest::{Digest, Purpose};
 use instar_chain::build::Round;
 use instar_chain::query;
 use instar_chain::upgrade::Proposal;
-use instar_chunks::{Limits, Profile, add_file};
+use instar_chunks::node::DirLink;
+use instar_chunks::read::{list_directory, resolve};
+use instar_chunks::{Limits, Profile, add_file, missing};
+use instar_ipfs::FetchOptions;
 
+use crate::deltas::{Got, Old, Wish, obtain};
 use crate::node::Shared;
 
 /// The largest release that a node fetches.
@@ -48,20 +58,135 @@ pub(crate) async fn stage(node: &Shared, proposal: &Proposal) -> Result<Staged, 
         max_total_bytes: MAX_RELEASE_BYTES,
         ..Limits::default()
     };
-    node.peer
-        .fetch(&root, &limits)
-        .await
-        .map_err(|e| format!("the blocks can't be fetched: {e}"))?;
-    let node = node.clone();
-    let proposal = proposal.clone();
-    let staged = tokio::task::spawn_blocking(move || {
-        let release = verify(&node, &proposal, &root, &limits)?;
+    // How it is built, and its document: a few blocks, and nothing more before it is verified.
+    let nodes = FetchOptions {
+        limits,
+        nodes_only: true,
+        ..FetchOptions::default()
+    };
+    let unfetched = |e| format!("the blocks can't be fetched: {e}");
+    let fetched = node.peer.fetch_with(&root, nodes).await;
+    fetched.map_err(unfetched)?;
+    let document = {
+        let blocks = Arc::clone(&node.blocks);
+        on_disk(move || resolve(&*blocks, &root, RELEASE_PATH, &limits)).await?
+    };
+    let small = Limits {
+        max_total_bytes: MAX_DOCUMENT_BYTES as u64,
+        ..Limits::default()
+    };
+    let fetched = node.peer.fetch(&document, &small).await;
+    fetched.map_err(unfetched)?;
+    let (shared, asked) = (node.clone(), proposal.clone());
+    let (release, parts) = on_disk(move || {
+        let release = verify(&shared, &asked, &root, &limits)?;
+        let parts = parts(&shared, &asked, &release, &root, &limits)?;
+        Ok::<_, String>((release, parts))
+    })
+    .await?;
+    for part in parts {
+        bring(node, &part, &limits).await?;
+    }
+    let (node, proposal) = (node.clone(), proposal.clone());
+    on_disk(move || {
         node.blocks
             .pin(&format!("{}/{}", proposal.slot, proposal.number), &root)
             .map_err(text)?;
         lay_out(&node, &proposal, &release, &root, &limits)
-    });
-    staged.await.map_err(text)?
+    })
+    .await
+}
+
+/// Runs what reads and writes files on a thread that may wait for them.
+async fn on_disk<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, String> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(text)?
+        .map_err(text)
+}
+
+/// What stands in the root of a release and is needed here.
+struct Part {
+    name: String,
+    cid: Cid,
+    /// What stood there in the release that this one replaces, if all of that is held.
+    old: Option<Cid>,
+}
+
+/// The entries of the root but for those of other targets.
+fn parts(
+    node: &Shared,
+    proposal: &Proposal,
+    release: &Release,
+    root: &Cid,
+    limits: &Limits,
+) -> Result<Vec<Part>, String> {
+    let slots = query::slots(&node.view().map_err(text)?).map_err(text)?;
+    let old: Option<Cid> = slots
+        .get(&proposal.slot.to_string())
+        .and_then(|slot| slot.release.parse().ok());
+    let mut parts = Vec::new();
+    let entries = list_directory(&*node.blocks, root, limits).map_err(text)?;
+    let targets = release.files.iter().map(|file| file.target.as_str());
+    for entry in needed(entries, targets) {
+        let old = old
+            .and_then(|old| resolve(&*node.blocks, &old, &entry.name, limits).ok())
+            .filter(|old| missing(&*node.blocks, old, limits).is_ok_and(|m| m.is_empty()));
+        parts.push(Part {
+            name: entry.name,
+            cid: entry.cid,
+            old,
+        });
+    }
+    Ok(parts)
+}
+
+/// What belongs to this program's target, or to none: each target's files stand in a folder of its name.
+fn needed<'a>(entries: Vec<DirLink>, targets: impl Iterator<Item = &'a str>) -> Vec<DirLink> {
+    let foreign: BTreeSet<&str> = targets.filter(|target| *target != TARGET).collect();
+    entries
+        .into_iter()
+        .filter(|entry| !foreign.contains(entry.name.as_str()))
+        .collect()
+}
+
+/// Fetches one part: by a delta if a peer has one that is smaller than the blocks, else the blocks.
+async fn bring(node: &Shared, part: &Part, limits: &Limits) -> Result<(), String> {
+    if let Some(old) = part.old.filter(|old| *old != part.cid) {
+        let wish = Wish {
+            patience: Duration::from_secs(node.config.delta_patience_s),
+            ..Wish::new(old, Old::Held, part.cid, &node.home.staged())
+        };
+        let outcome = obtain(&node.peer, &node.blocks, &wish, limits).await;
+        for (peer, why) in &outcome.refused {
+            tracing::warn!(%peer, why, part = part.name, "a delta was no good");
+        }
+        match outcome.got {
+            Some(Got {
+                peer,
+                bytes,
+                instead_of,
+            }) => {
+                tracing::info!(%peer, bytes, instead_of, part = part.name, "came as a delta");
+            }
+            None => tracing::debug!(
+                why = outcome.why_not,
+                part = part.name,
+                "comes block by block"
+            ),
+        }
+    }
+    node.peer
+        .fetch(&part.cid, limits)
+        .await
+        .map(|report| {
+            for (peer, why) in &report.refused {
+                tracing::warn!(%peer, why, part = part.name, "a peer sent something else");
+            }
+        })
+        .map_err(|e| format!("the blocks can't be fetched: {e}"))
 }
 
 /// Verifies the release's document and every attestation, offline, against what the ledger fixed.
@@ -71,14 +196,9 @@ fn verify(
     root: &Cid,
     limits: &Limits,
 ) -> Result<Release, String> {
-    let at = instar_chunks::export::resolve(&*node.blocks, root, "release.json", limits)
-        .map_err(text)?;
-    let bytes = instar_chunks::read_file(
-        &*node.blocks,
-        &at,
-        instar_attest::release::MAX_RELEASE_BYTES as u64,
-    )
-    .map_err(text)?;
+    let at = resolve(&*node.blocks, root, RELEASE_PATH, limits).map_err(text)?;
+    let bytes =
+        instar_chunks::read_file(&*node.blocks, &at, MAX_DOCUMENT_BYTES as u64).map_err(text)?;
     let view = node.view().map_err(text)?;
     let known = query::release_json(&view, proposal.release.as_str()).map_err(text)?;
     if known.as_deref().map(str::as_bytes) != Some(bytes.as_slice()) {
@@ -217,4 +337,23 @@ fn matches(path: &Path, file: &ReleaseFile) -> bool {
             && Digest::from_bytes(s.sha256) == file.sha256
             && s.size == file.size
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_of_other_targets_are_left_where_they_are() {
+        let entry = |name: &str| DirLink {
+            name: name.to_owned(),
+            cid: instar_chunks::block::cid_of(instar_chunks::block::RAW, name.as_bytes()),
+            dag_size: 1,
+        };
+        let arm = "aarch64-unknown-linux-gnu";
+        let entries = [arm, RELEASE_PATH, "sbom.cdx.json", TARGET].map(entry);
+        let left = needed(entries.to_vec(), [TARGET, arm, TARGET].into_iter());
+        let names: Vec<&str> = left.iter().map(|e| e.name.as_str()).collect();
+        assert_eq!(names, [RELEASE_PATH, "sbom.cdx.json", TARGET]);
+    }
 }
