@@ -7,7 +7,6 @@ need_instar
 need_helia
 unset INSTAR_NODE INSTAR_STORE
 trap stop_all EXIT
-helia() { "$node22" "$tools/helia/helia.mjs" "$@"; }
 
 folder=$scratch/folder
 mkdir -p "$folder/a/b"
@@ -24,7 +23,7 @@ for profile in instar-cdc-v1 unixfs-v1-2025; do
 done
 
 serve() { # mode: sets helia_peer, helia_cid
-  helia "$1" "$folder" >"$scratch/$1" 2>"$scratch/$1.log" &
+  "$node22" "$tools/helia/helia.mjs" "$1" "$folder" >"$scratch/$1" 2>"$scratch/$1.log" 9>&- &
   started+=("$!")
   await 60 "Helia to serve (log: $scratch/$1.log)" grep -q /p2p/ "$scratch/$1"
   read -r helia_peer helia_cid <"$scratch/$1"
