@@ -298,10 +298,6 @@ async fn a_maker_works_for_whom_it_may_and_between_what_is_kept() {
         "nothing was asked to be made"
     );
     assert!(matches!(find(friend, true), Found::Making));
-    assert!(
-        matches!(find(friend, true), Found::Making),
-        "once, not twice"
-    );
     let absent = instar_chunks::block::cid_of(instar_chunks::block::RAW, b"absent");
     assert!(matches!(
         maker.find(friend, &absent, &releases.new, true),
