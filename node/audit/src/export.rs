@@ -183,7 +183,7 @@ pub(crate) fn allowed_signers(verified: &Verified) -> String {
     let devices = query::devices(&verified.state).unwrap_or_default();
     let named: Vec<_> = devices
         .values()
-        .map(|d| (d.name.clone(), d.lane_key))
+        .flat_map(|d| d.lane_keys().map(|key| (d.name.clone(), key)))
         .collect();
     sshsig::allowed_signers(&named)
 }

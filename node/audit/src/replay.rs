@@ -18,7 +18,14 @@ const DAPP_PROTOCOL: &str = "dapp-protocol";
 fn is_native(rule: &str) -> bool {
     matches!(
         rule,
-        "nonce-used" | "nonce-gap" | "nonce-used-up" | "wrong-key-purpose" | "dapp-suspended"
+        "nonce-used"
+            | "nonce-gap"
+            | "nonce-used-up"
+            | "wrong-key-purpose"
+            | "dapp-suspended"
+            | "device-retired"
+            | "lane-key-replaced"
+            | "lane-quarantined"
     )
 }
 

@@ -244,10 +244,11 @@ impl<'a> Pass<'a> {
                 );
             };
             for (commit, key) in commits {
-                if key != device.lane_key {
+                let own = device.key_of(lane.incarnation);
+                if key != own {
                     let why = format!(
-                        "lane commit {} is signed by {key}, the lane key of {} is {}",
-                        commit.id, device.name, device.lane_key
+                        "lane commit {} is signed by {key}, the lane key of {} is {own}",
+                        commit.id, device.name
                     );
                     return Err(report.refuse(name, why));
                 }

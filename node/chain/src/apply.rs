@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use instar_attest::{ChainId, Digest, PublicKey};
 use instar_ledger::{
-    Entry, Event, LaneCommit, Oid, Outcome, Receipt, ReceiptLine, Validator, ValidatorSet,
+    Entry, Event, Lane, LaneCommit, Oid, Outcome, Receipt, ReceiptLine, Validator, ValidatorSet,
 };
 
 use crate::block::{BlockError, BlockInput, BlockOutput};
@@ -12,9 +12,9 @@ use crate::dapps::{self, Answer, Standing};
 use crate::gates::Gates;
 use crate::host::{DappEntry, DappHost};
 use crate::machine::{Machine, Op, OpError, check_purpose, ensure};
-use crate::record::{self, ChainRecord, Head, ValidatorRecord};
+use crate::record::{self, ChainRecord, Closed, ClosedBy, Head, ValidatorRecord};
 use crate::view::{Overlay, StateError, StateView};
-use crate::{build, keys, lanes, ops, upgrade};
+use crate::{build, govern, keys, lanes, ops, upgrade};
 
 /// The highest height and the latest time that are counted, half of what JSON carries exactly: sums with delays fit.
 pub const MAX_COUNT: u64 = 1 << 52;
@@ -54,6 +54,7 @@ pub(crate) fn apply_gated(
     dapps::leave_out(&mut m, input)?;
     build::due(&mut m)?;
     upgrade::due(&mut m, input.previous)?;
+    govern::due(&mut m)?;
     let mut receipts: Vec<ReceiptLine> = take_events(&mut m);
     let entries = entries(&mut m, input.lanes)?;
     receipts.extend(entries.into_iter().map(ReceiptLine::Entry));
@@ -141,13 +142,21 @@ struct Batch {
 fn entries(m: &mut Machine<'_>, commits: &[LaneCommit]) -> Result<Vec<Receipt>, BlockError> {
     let mut batch = Batch::default();
     for commit in commits {
+        // Asked for each commit: evidence in this very block may close a lane between two.
+        let mut closed = lanes::closed(&m.state, &commit.lane)?;
         for (index, entry) in commit.entries.iter().enumerate() {
             let id = entry.id();
-            let answer = match admit(m, entry, id, &mut batch) {
-                Ok(answer) => answer,
-                Err(OpError::Refused(r)) => Answer::rejected(&r.rule, &r.detail),
-                Err(OpError::State(error)) => return Err(error.into()),
+            let answer = match &closed {
+                Some(closed) => left_behind(&commit.lane, closed),
+                None => match admit(m, entry, id, &mut batch) {
+                    Ok(answer) => answer,
+                    Err(OpError::Refused(r)) => Answer::rejected(&r.rule, &r.detail),
+                    Err(OpError::State(error)) => return Err(error.into()),
+                },
             };
+            if entry.topic == ops::GOVERN {
+                closed = lanes::closed(&m.state, &commit.lane)?;
+            }
             let receipt = Receipt {
                 detail: answer.detail,
                 entry: id,
@@ -175,9 +184,25 @@ fn entries(m: &mut Machine<'_>, commits: &[LaneCommit]) -> Result<Vec<Receipt>, 
     Ok(batch.receipts)
 }
 
+/// What a closed lane still carries takes no effect, and no nonce is consumed: another lane can carry it.
+fn left_behind(lane: &Lane, closed: &Closed) -> Answer {
+    let why = match closed.by {
+        ClosedBy::DeviceRetired => "its device was retired",
+        ClosedBy::LaneKeyReplaced => "its device got another lane key",
+        ClosedBy::LaneQuarantined => "its device said two things at one place of it",
+    };
+    let since = closed.since;
+    Answer {
+        outcome: Outcome::Unavailable,
+        rule: Some(closed.by.rule().to_owned()),
+        detail: Some(format!("lane {lane} is closed since height {since}: {why}")),
+        output: None,
+    }
+}
+
 /// The nonce, the author's key and the topic of an entry; a native one takes effect here.
 fn admit(m: &mut Machine<'_>, entry: &Entry, id: Digest, batch: &mut Batch) -> Op<Answer> {
-    let native = matches!(entry.topic.as_str(), ops::BUILD | ops::UPGRADE);
+    let native = ops::is_native(&entry.topic);
     if !native && dapps::standing(m, &entry.topic)? == Standing::Suspended {
         // No nonce is consumed: the same entry can be carried again.
         return Ok(Answer {
@@ -191,7 +216,8 @@ fn admit(m: &mut Machine<'_>, entry: &Entry, id: Digest, batch: &mut Batch) -> O
     if native {
         let output = match entry.topic.as_str() {
             ops::BUILD => build::apply(m, entry, id)?,
-            _ => upgrade::apply(m, entry, id)?,
+            ops::UPGRADE => upgrade::apply(m, entry, id)?,
+            _ => govern::apply(m, entry, id)?,
         };
         return Ok(applied(output));
     }

@@ -104,13 +104,21 @@ pub enum BlockError {
     /// Only registered devices have lanes.
     #[error("device {0} is not registered")]
     UnknownDevice(DeviceId),
-    /// Incarnations are opened one after the other.
-    #[error("lane {lane} is of an incarnation that is not open: the newest is {newest}")]
+    /// An incarnation that is too far above the newest.
+    #[error("lane {lane} is of an incarnation that can't be opened: the newest is {newest}")]
     Incarnation {
         /// The lane.
         lane: Lane,
         /// The newest incarnation of the device.
         newest: u32,
+    },
+    /// Nothing more of a closed lane is merged.
+    #[error("lane {lane} was closed at height {since}, and nothing of it is merged any more")]
+    LaneClosed {
+        /// The lane.
+        lane: Lane,
+        /// Since when.
+        since: u64,
     },
     /// A lane must be merged from where it was merged last.
     #[error("lane {lane}: commit {seq} on {parent} does not follow on what is merged, {merged}")]

@@ -1,6 +1,7 @@
 //! Whether the ledger itself has something to do, so that a block is made without entries.
 
 use crate::build::{self, Round};
+use crate::govern::{self, Motion, MotionPhase};
 use crate::keys;
 use crate::ops::Health;
 use crate::record::{self, Head};
@@ -19,6 +20,13 @@ pub fn due(view: &dyn StateView, height: u64, time_ms: u64) -> Result<bool, Stat
         let round: Round = record::expect(view, &keys::round(&id))?;
         // The time is over; where blocks are missing still, they are what is waited for.
         if time_ms >= round.deadline.time_ms {
+            return Ok(true);
+        }
+    }
+    for id in govern::open_ids(view)? {
+        let motion: Motion = record::expect(view, &keys::motion(&id))?;
+        // A motion that has passed waits for blocks alone.
+        if motion.phase == MotionPhase::Passed || time_ms >= motion.deadline.time_ms {
             return Ok(true);
         }
     }

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::apply::{MAX_COUNT, validator_set};
 use crate::build::{ReleaseRootError, release_root};
+use crate::govern::is_name;
 use crate::keys;
 use crate::ops;
 use crate::policy::{Policy, PolicyError};
@@ -19,9 +20,6 @@ use crate::record::{
 use crate::view::{
     MAX_VALUE_BYTES, MemoryState, Overlay, StateError, StateView as _, Writes, is_key,
 };
-
-/// The longest name of a validator, an operator or a chain, in bytes.
-pub const MAX_NAME_BYTES: usize = 64;
 
 /// Why no chain can start from a genesis.
 #[derive(Debug, thiserror::Error)]
@@ -98,8 +96,7 @@ pub fn genesis_writes(genesis: &Genesis, chain: &ChainId) -> Result<Writes, Gene
 }
 
 fn check_name(name: &str) -> Result<(), GenesisError> {
-    let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-    if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.bytes().all(fine) {
+    if !is_name(name) {
         return Err(GenesisError::Name(name.chars().take(80).collect()));
     }
     Ok(())
@@ -117,9 +114,8 @@ fn register(
         return Err(GenesisError::Twice(format!("the key {key}")));
     }
     let record = KeyRecord {
-        operator: operator.to_owned(),
-        purpose,
         validator: validator.map(str::to_owned),
+        ..KeyRecord::new(operator, purpose)
     };
     Ok(write(state, &at, &record)?)
 }
@@ -143,12 +139,7 @@ fn registry(state: &mut Overlay<'_>, genesis: &Genesis) -> Result<(), GenesisErr
             register(state, key, purpose, &v.operator, Some(&v.name))?;
         }
         let device = DeviceId::of(&v.keys.lane);
-        let record = DeviceRecord {
-            incarnation: 0,
-            lane_key: v.keys.lane,
-            name: v.name.clone(),
-            operator: v.operator.clone(),
-        };
+        let record = DeviceRecord::new(v.keys.lane, &v.name, &v.operator);
         write(state, &keys::device(&device), &record)?;
         validators.push(ValidatorRecord {
             device,
@@ -183,12 +174,11 @@ fn slots(state: &mut Overlay<'_>, genesis: &Genesis) -> Result<(), GenesisError>
     };
     write(state, &keys::slot(Slot::node().as_str()), &empty)?;
     for dapp in &genesis.dapps {
-        let native = matches!(dapp.name.as_str(), ops::BUILD | ops::UPGRADE);
         let slot: Result<Slot, _> = format!("dapps/{}", dapp.name).parse();
         let Ok(slot) = slot else {
             return Err(GenesisError::DappName(dapp.name.clone()));
         };
-        if native || !is_topic(&dapp.name) {
+        if ops::is_native(&dapp.name) || !is_topic(&dapp.name) {
             return Err(GenesisError::DappName(dapp.name.clone()));
         }
         if state.get(&keys::dapp(&dapp.name))?.is_some() {

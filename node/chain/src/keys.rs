@@ -16,6 +16,10 @@ pub const VALIDATORS: &str = "n/validators";
 pub const OPEN_ROUNDS: &str = "n/open/rounds";
 /// The ids of proposals that are not decided, oldest first.
 pub const OPEN_PROPOSALS: &str = "n/open/proposals";
+/// The ids of motions that are not decided, or wait for their height, oldest first.
+pub const OPEN_MOTIONS: &str = "n/open/motions";
+/// Whether operators and names stand under keys of their own: the first change sees to it.
+pub const INDEXED: &str = "n/indexed";
 /// The id of the proposal whose rollout is the newest.
 pub const ROLLOUT: &str = "n/rollout";
 /// The common prefix of slots.
@@ -24,6 +28,12 @@ pub const SLOTS: &str = "n/slot/";
 pub const ROUNDS: &str = "n/round/";
 /// The common prefix of proposals.
 pub const PROPOSALS: &str = "n/proposal/";
+/// The common prefix of motions.
+pub const MOTIONS: &str = "n/motion/";
+/// The common prefix of operators.
+pub const OPERATORS: &str = "n/operator/";
+/// The common prefix of registered keys.
+pub const KEYS: &str = "n/key/";
 /// The common prefix of devices.
 pub const DEVICES: &str = "n/device/";
 /// The common prefix of registered dapps.
@@ -31,7 +41,22 @@ pub const DAPPS: &str = "n/dapp/";
 
 /// What a registered key is for.
 pub fn key(key: &PublicKey) -> String {
-    format!("n/key/{key}")
+    format!("{KEYS}{key}")
+}
+
+/// A motion.
+pub fn motion(id: &Digest) -> String {
+    format!("{MOTIONS}{id}")
+}
+
+/// An operator.
+pub fn operator(name: &str) -> String {
+    format!("{OPERATORS}{name}")
+}
+
+/// Whether a name is or was a validator's or a device's.
+pub fn name(name: &str) -> String {
+    format!("n/name/{name}")
 }
 
 /// An author's next nonce.

@@ -8,8 +8,8 @@ use instar_ledger::{DeviceId, Lane, LaneCommit, Oid};
 
 use crate::block::{BlockError, BlockInput};
 use crate::keys;
-use crate::record::{self, DeviceRecord, LaneMark};
-use crate::view::{Overlay, StateView};
+use crate::record::{self, Closed, DeviceRecord, LaneMark};
+use crate::view::{Overlay, StateError, StateView};
 
 /// How many entries one device may have in one block: as many as one lane commit may carry.
 pub const MAX_DEVICE_ENTRIES: u64 = 4096;
@@ -17,6 +17,13 @@ pub const MAX_DEVICE_ENTRIES: u64 = 4096;
 pub const MAX_BLOCK_ENTRIES: u64 = 8192;
 /// How many bytes of entries one device may have in one block; four full lane commits.
 pub const MAX_DEVICE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// For how many blocks the rest of a closed lane is still merged, so that every entry on it gets its receipt: a lane's
+/// unmerged end is work for a block at once, so its honest rest is merged within a few.
+pub const CLOSING_BLOCKS: u64 = 64;
+/// How far a new incarnation may lie above the newest. A device that lost its marks may have lost what it knew of newer
+/// incarnations too, so it jumps to one that it can't have used; and it can do so a few hundred times.
+pub const MAX_INCARNATION_STEP: u32 = 1 << 24;
 
 /// What is used of a block and of its devices' quotas. A proposer asks it what still fits; a merge test refuses the rest.
 #[derive(Debug, Clone, Default)]
@@ -114,24 +121,51 @@ pub(crate) fn merge(state: &mut Overlay<'_>, input: &BlockInput<'_>) -> Result<(
     Ok(())
 }
 
-/// Where a lane stands; incarnations are opened one after the other, so that nobody fills the state with lanes.
+/// Whether a block of this height may merge a lane, and why not. A proposer asks it before it takes a lane.
+pub fn check_open(
+    device: Option<&DeviceRecord>,
+    lane: &Lane,
+    height: u64,
+) -> Result<(), BlockError> {
+    let Some(device) = device else {
+        return Err(BlockError::UnknownDevice(lane.device));
+    };
+    let newest = device.incarnation;
+    if lane.incarnation == 0 || lane.incarnation.saturating_sub(newest) > MAX_INCARNATION_STEP {
+        return Err(BlockError::Incarnation {
+            lane: *lane,
+            newest,
+        });
+    }
+    if let Some(closed) = device.closed(lane.incarnation)
+        && height >= closed.since.saturating_add(CLOSING_BLOCKS)
+    {
+        return Err(BlockError::LaneClosed {
+            lane: *lane,
+            since: closed.since,
+        });
+    }
+    Ok(())
+}
+
+/// The end of a lane, if it has one.
+pub(crate) fn closed(view: &dyn StateView, lane: &Lane) -> Result<Option<Closed>, StateError> {
+    let device: Option<DeviceRecord> = record::read(view, &keys::device(&lane.device))?;
+    Ok(device.and_then(|d| d.closed(lane.incarnation)))
+}
+
+/// Where a lane stands.
 fn open(
     state: &mut Overlay<'_>,
     input: &BlockInput<'_>,
     lane: &Lane,
 ) -> Result<LaneMark, BlockError> {
     let key = keys::device(&lane.device);
-    let Some(mut device) = record::read::<DeviceRecord>(state as &dyn StateView, &key)? else {
-        return Err(BlockError::UnknownDevice(lane.device));
-    };
-    let next = device.incarnation.checked_add(1);
-    if lane.incarnation == 0 || next.is_none_or(|n| lane.incarnation > n) {
-        return Err(BlockError::Incarnation {
-            lane: *lane,
-            newest: device.incarnation,
-        });
-    }
-    if next == Some(lane.incarnation) {
+    let device: Option<DeviceRecord> = record::read(state as &dyn StateView, &key)?;
+    check_open(device.as_ref(), lane, input.height)?;
+    if let Some(mut device) = device
+        && lane.incarnation > device.incarnation
+    {
         device.incarnation = lane.incarnation;
         record::write(state, &key, &device)?;
     }

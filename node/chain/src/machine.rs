@@ -11,6 +11,7 @@ use crate::host::{DappContext, DappHost};
 use crate::keys;
 use crate::policy::Policy;
 use crate::record::{self, KeyRecord, ValidatorRecord};
+use crate::upgrade::Member;
 use crate::view::{Overlay, StateError};
 
 /// Why an entry takes no effect. It becomes its receipt.
@@ -60,6 +61,8 @@ pub(crate) fn ensure(holds: bool, rule: &str, detail: impl FnOnce() -> String) -
 pub(crate) struct Author {
     pub account: PublicKey,
     pub operator: String,
+    /// The validator that the account speaks for.
+    pub validator: Option<String>,
 }
 
 /// One block in the making.
@@ -111,16 +114,33 @@ impl Machine<'_> {
         record::expect(&self.state, keys::VALIDATORS)
     }
 
-    /// The author of a native entry: a registered account key.
+    /// The validators as they are now, for what lasts longer than a block.
+    pub fn members(&self) -> Result<Vec<Member>, StateError> {
+        let members = self.validators()?.into_iter().map(|v| Member {
+            account: v.keys.account,
+            key: v.keys.consensus,
+            name: v.name,
+            operator: v.operator,
+            power: v.power,
+        });
+        Ok(members.collect())
+    }
+
+    /// The author of a native entry: a registered account key that is not retired.
     pub fn author(&self, entry: &Entry) -> Op<Author> {
         let Some(known) = self.key(&entry.author)? else {
             let detail = format!("{} is the account of no operator", entry.author);
             return refuse("unknown-author", detail);
         };
         check_purpose(&entry.author, &known)?;
+        if let Some(height) = known.retired {
+            let detail = format!("{} was retired at height {height}", entry.author);
+            return refuse("key-retired", detail);
+        }
         Ok(Author {
             account: entry.author,
             operator: known.operator,
+            validator: known.validator,
         })
     }
 }

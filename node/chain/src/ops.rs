@@ -1,4 +1,5 @@
-//! The bodies of native entries: what can be said under the topics `build` and `upgrade`.
+//! The bodies of native entries: what can be said under the topics `build` and `upgrade`. Those of `govern` are in
+//! [`crate::govern::ops`].
 
 use instar_attest::release::{
     Activation, Cid, FileReveal, Nonce, ProgramName, SbomReveal, Slot, Source, Target,
@@ -11,6 +12,8 @@ use serde_json::Value;
 pub const BUILD: &str = "build";
 /// The topic of upgrades.
 pub const UPGRADE: &str = "upgrade";
+/// The topic of motions and evidence.
+pub const GOVERN: &str = "govern";
 /// The longest reason that somebody may give, in bytes of its canonical JSON with quotes. With the largest validator set
 /// a proposal's record, which holds three of each validator, still fits a value.
 pub const MAX_REASON_BYTES: usize = 256;
@@ -233,7 +236,12 @@ pub fn is_reason(reason: &str) -> bool {
     json::to_vec(reason).is_ok_and(|bytes| bytes.len() <= MAX_REASON_BYTES)
 }
 
-fn to_value<T: Serialize>(op: &T) -> Value {
+/// Whether the ledger's own rules own a topic, so that no dapp may.
+pub fn is_native(topic: &str) -> bool {
+    matches!(topic, BUILD | UPGRADE | GOVERN)
+}
+
+pub(crate) fn to_value<T: Serialize>(op: &T) -> Value {
     let value = serde_json::to_value(op).expect("operations are plain structures with text keys");
     debug_assert!(json::to_vec(&value).is_ok());
     value

@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use instar_attest::{Digest, PublicKey};
+use instar_attest::{Digest, PublicKey, Purpose};
 use instar_ledger::{DeviceId, Lane, ValidatorSet};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::block::BlockError;
 use crate::build::Round;
+use crate::govern::Motion;
 use crate::keys;
 use crate::policy::Policy;
 use crate::record::{
     self, ChainRecord, DappRecord, DeviceRecord, Head, HistoryEntry, KeyRecord, LaneMark,
-    SlotRecord, ValidatorRecord,
+    OperatorRecord, SlotRecord, ValidatorRecord,
 };
 use crate::upgrade::Proposal;
 use crate::view::{StateError, StateView};
@@ -81,6 +83,74 @@ pub fn devices(view: &dyn StateView) -> Result<BTreeMap<DeviceId, DeviceRecord>,
 /// Up to where a lane is merged; nothing if none of it is.
 pub fn lane(view: &dyn StateView, lane: &Lane) -> Result<Option<LaneMark>, StateError> {
     record::read(view, &keys::lane(lane))
+}
+
+/// The key that signs a lane; nothing if its device is not registered.
+pub fn lane_key(view: &dyn StateView, lane: &Lane) -> Result<Option<PublicKey>, StateError> {
+    Ok(device(view, &lane.device)?.map(|d| d.key_of(lane.incarnation)))
+}
+
+/// The device that a lane key belongs to, registered or not, retired or not.
+pub fn device_of(view: &dyn StateView, lane_key: &PublicKey) -> Result<DeviceId, StateError> {
+    let known = key(view, lane_key)?.and_then(|k| k.device);
+    Ok(known.unwrap_or_else(|| DeviceId::of(lane_key)))
+}
+
+/// Whether the block after this state may merge a lane. An error is why not, or that the state can't be read.
+pub fn check_lane(view: &dyn StateView, lane: &Lane) -> Result<(), BlockError> {
+    let next = head(view)?.height.saturating_add(1);
+    crate::lanes::check_open(device(view, &lane.device)?.as_ref(), lane, next)
+}
+
+/// An operator, as people look at it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operator {
+    /// Its account keys that are not retired.
+    pub accounts: Vec<PublicKey>,
+    /// The ids of its devices that are not retired.
+    pub devices: Vec<DeviceId>,
+    /// The height at which it was let go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed: Option<u64>,
+    /// The names of its validators.
+    pub validators: Vec<String>,
+}
+
+/// All operators that there are or were, by name.
+pub fn operators(view: &dyn StateView) -> Result<BTreeMap<String, Operator>, StateError> {
+    let mut all: BTreeMap<String, Operator> = BTreeMap::new();
+    let keys: BTreeMap<PublicKey, KeyRecord> = by_id(view, keys::KEYS)?;
+    for (key, known) in keys {
+        let operator = all.entry(known.operator).or_default();
+        if known.purpose == Purpose::Account && known.retired.is_none() {
+            operator.accounts.push(key);
+        }
+    }
+    for (id, device) in devices(view)? {
+        if !device.is_retired() {
+            all.entry(device.operator).or_default().devices.push(id);
+        }
+    }
+    for validator in validators(view)? {
+        let operator = all.entry(validator.operator).or_default();
+        operator.validators.push(validator.name);
+    }
+    let records: BTreeMap<String, OperatorRecord> =
+        record::read_all(view, keys::OPERATORS, MAX_LISTED)?;
+    for (name, record) in records {
+        all.entry(name).or_default().removed = record.removed;
+    }
+    Ok(all)
+}
+
+/// A motion.
+pub fn motion(view: &dyn StateView, id: &Digest) -> Result<Option<Motion>, StateError> {
+    record::read(view, &keys::motion(id))
+}
+
+/// All motions.
+pub fn motions(view: &dyn StateView) -> Result<BTreeMap<Digest, Motion>, StateError> {
+    by_id(view, keys::MOTIONS)
 }
 
 /// The registered dapps, by name.

@@ -33,17 +33,49 @@ pub struct ChainRecord {
     pub protocol: u32,
 }
 
-/// A registered key.
+/// A registered key. It stays registered when it is retired, so that nobody can register it again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRecord {
+    /// Of a lane key that replaced another one: its device, whose id comes from its first key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceId>,
     /// Whose it is.
     pub operator: String,
     /// Its one purpose.
     pub purpose: Purpose,
+    /// The height from which it signs nothing more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired: Option<u64>,
     /// The validator that it belongs to, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validator: Option<String>,
+}
+
+impl KeyRecord {
+    /// A key of an operator that belongs to no validator.
+    pub(crate) fn new(operator: &str, purpose: Purpose) -> Self {
+        Self {
+            device: None,
+            operator: operator.to_owned(),
+            purpose,
+            retired: None,
+            validator: None,
+        }
+    }
+}
+
+/// An operator, once governance has changed anything: genesis says it only through keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperatorRecord {
+    /// Its account keys that are not retired.
+    pub accounts: Vec<PublicKey>,
+    /// How many devices it has that are not retired.
+    pub devices: u64,
+    /// The height at which it was let go. Its name is never used again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed: Option<u64>,
 }
 
 /// A validator.
@@ -66,14 +98,108 @@ pub struct ValidatorRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceRecord {
+    /// Since when, and why, nothing of its present key's lanes takes effect any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<Closed>,
     /// The newest incarnation of its lane of which anything is merged; 0 before.
     pub incarnation: u32,
     /// The key that signs its lane commits.
     pub lane_key: PublicKey,
     /// Its name: the principal in the allowed-signers file.
     pub name: String,
+    /// The keys that it had before, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub older_keys: Vec<OlderKey>,
     /// Whose it is.
     pub operator: String,
+}
+
+/// Why nothing of a lane takes effect any more. The words are the rules in receipts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClosedBy {
+    /// The device was retired.
+    DeviceRetired,
+    /// The device got another lane key.
+    LaneKeyReplaced,
+    /// The device said two things at one place of a lane.
+    LaneQuarantined,
+}
+
+impl ClosedBy {
+    /// The rule in receipts.
+    pub fn rule(self) -> &'static str {
+        match self {
+            Self::DeviceRetired => "device-retired",
+            Self::LaneKeyReplaced => "lane-key-replaced",
+            Self::LaneQuarantined => "lane-quarantined",
+        }
+    }
+}
+
+/// The end of a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Closed {
+    /// Why.
+    pub by: ClosedBy,
+    /// The entry that proves it, where it is a quarantine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Digest>,
+    /// The block from which on it holds.
+    pub since: u64,
+}
+
+/// A lane key that a device had before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OlderKey {
+    /// The end of its lanes.
+    pub closed: Closed,
+    /// The key.
+    pub key: PublicKey,
+    /// The last incarnation that was its own.
+    pub last: u32,
+}
+
+impl DeviceRecord {
+    /// A device of which nothing is merged yet.
+    pub(crate) fn new(lane_key: PublicKey, name: &str, operator: &str) -> Self {
+        Self {
+            closed: None,
+            incarnation: 0,
+            lane_key,
+            name: name.to_owned(),
+            older_keys: Vec::new(),
+            operator: operator.to_owned(),
+        }
+    }
+
+    fn older(&self, incarnation: u32) -> Option<&OlderKey> {
+        self.older_keys.iter().find(|k| incarnation <= k.last)
+    }
+
+    /// The key that signs an incarnation of its lane: each has exactly one.
+    pub fn key_of(&self, incarnation: u32) -> PublicKey {
+        self.older(incarnation).map_or(self.lane_key, |k| k.key)
+    }
+
+    /// Since when, and why, nothing of an incarnation takes effect any more.
+    pub fn closed(&self, incarnation: u32) -> Option<Closed> {
+        self.older(incarnation)
+            .map_or(self.closed, |k| Some(k.closed))
+    }
+
+    /// All lane keys that it has or had, oldest first: what is merged was signed by one of them.
+    pub fn lane_keys(&self) -> impl Iterator<Item = PublicKey> + '_ {
+        let older = self.older_keys.iter().map(|k| k.key);
+        older.chain(std::iter::once(self.lane_key))
+    }
+
+    /// Whether it is retired for ever.
+    pub fn is_retired(&self) -> bool {
+        self.closed.is_some_and(|c| c.by == ClosedBy::DeviceRetired)
+    }
 }
 
 /// Up to where a lane is merged.

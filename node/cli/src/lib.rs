@@ -77,6 +77,18 @@ enum Verb {
     Upgrade(verbs::upgrade::Verb),
     /// Check a release's way from source commit to activation, offline
     Audit(verbs::audit::Args),
+    /// Look at validators, and move that one comes, goes or gets another power
+    #[command(subcommand)]
+    Validator(verbs::govern::validator::Verb),
+    /// Look at operators, and move that one comes or goes
+    #[command(subcommand)]
+    Operator(verbs::govern::operator::Verb),
+    /// Look at devices, and move that one comes or goes
+    #[command(subcommand)]
+    Device(verbs::govern::device::Verb),
+    /// Look at motions, vote on them, and make them
+    #[command(subcommand)]
+    Motion(verbs::govern::motion::Verb),
     /// Make and show keys
     #[command(subcommand)]
     Key(verbs::key::Verb),
@@ -110,6 +122,10 @@ pub fn main(codename: &str) -> ExitCode {
         Verb::Vote(args) => verbs::vote::run(&args),
         Verb::Upgrade(verb) => verbs::upgrade::run(verb),
         Verb::Audit(args) => verbs::audit::run(&args),
+        Verb::Validator(verb) => verbs::govern::validator::run(verb),
+        Verb::Operator(verb) => verbs::govern::operator::run(verb),
+        Verb::Device(verb) => verbs::govern::device::run(verb),
+        Verb::Motion(verb) => verbs::govern::motion::run(verb),
         Verb::Key(verb) => verbs::key::run(verb),
         Verb::Doctor(args) => verbs::doctor::run(&args),
     };

@@ -14,7 +14,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use instar_attest::{Digest, PublicKey};
-use instar_ledger::Oid;
+use instar_ledger::{Oid, born};
 
 const MAGIC: &[u8; 8] = b"instarM1";
 const HEAD_BYTES: usize = 8 + 32 + 8 + 8 + 4;
@@ -101,7 +101,7 @@ pub enum Found {
     Mark(Box<Marks>),
     /// No file. Only whoever made the key knows whether it never signed or the file was lost.
     Missing,
-    /// A file that holds no mark of this key.
+    /// A file that holds no mark of this key, or a copy of one.
     Unreadable,
 }
 
@@ -118,6 +118,11 @@ impl Marks {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Missing),
             Err(error) => return Err(io(error)),
         };
+        // A restored backup says less than what was signed.
+        if born::is_copy(&path).map_err(io)? {
+            tracing::warn!(path = %path.display(), "the high-water mark is a copy, and counts as none");
+            return Ok(Found::Unreadable);
+        }
         let mut bytes = [0; 2 * SLOT_BYTES];
         let read = file.read_at(&mut bytes, 0).map_err(io)?;
         let slots = bytes[..read].chunks_exact(SLOT_BYTES);
@@ -175,6 +180,7 @@ impl Marks {
         }
         std::fs::rename(new, &path).map_err(io)?;
         File::open(dir).and_then(|d| d.sync_all()).map_err(io)?;
+        born::note(&path).map_err(io)?;
         Ok(marks)
     }
 

@@ -50,7 +50,10 @@ pub(crate) async fn lane_loop(node: Shared, mut queue: mpsc::Receiver<Batch>) {
 pub(crate) async fn receive_loop(node: Shared) {
     let mut messages = node.peer.subscribe(LANES_TOPIC);
     while let Some(instar_ipfs::Message { peer, bytes }) = messages.recv().await {
-        let received = node.with_core(move |core| core.receive_lane(&bytes)).await;
+        let (received, news) = node
+            .with_core(move |core| (core.receive_lane(&bytes), core.news.take()))
+            .await;
+        node.tell_peers(news).await;
         match received {
             Ok(true) => node.work.notify(),
             Ok(false) => {}

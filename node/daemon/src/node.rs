@@ -186,12 +186,13 @@ impl Node {
 
     /// The node's status.
     pub(crate) async fn status(self: &Arc<Self>) -> Result<Status, CoreError> {
-        let (head, pending, nil, validates) = self
+        let (head, pending, nil, validates, (lane, quarantined)) = self
             .with_core(|core| {
                 let (head, nil) = (core.head().clone(), core.nil_prevotes());
-                (head, core.pending(), nil, core.is_validator())
+                let lanes = core.lanes_status()?;
+                Ok::<_, CoreError>((head, core.pending(), nil, core.is_validator(), lanes))
             })
-            .await;
+            .await?;
         let release = self
             .supervision
             .lock()
@@ -218,6 +219,8 @@ impl Node {
                 .map(ToString::to_string)
                 .collect(),
             data_peers: self.peer.connected().len(),
+            lane,
+            quarantined,
             pending,
             nil_prevotes: nil.0,
             last_nil_reason: nil.1,

@@ -22,6 +22,7 @@ pub mod sshsig;
 
 pub mod equivocation;
 
+pub mod born;
 pub mod mark;
 pub mod pack;
 pub mod store;

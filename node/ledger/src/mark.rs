@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use instar_attest::{ChainId, Digest, json};
 use serde::{Deserialize, Serialize};
 
+use crate::born;
 use crate::lane::Lane;
 use crate::oid::Oid;
 
@@ -57,6 +58,11 @@ pub enum MarkError {
     /// It is damaged.
     #[error("the lane's high-water mark {0} is unreadable; open a new lane incarnation")]
     Unreadable(PathBuf),
+    /// It was copied here, as a backup is: nobody knows what was signed after it.
+    #[error(
+        "the lane's high-water mark {0} is a copy, not the file that was made here; open a new lane incarnation"
+    )]
+    Copied(PathBuf),
     /// It is of another chain or lane.
     #[error(
         "the high-water mark is of lane {got}, not of lane {expected}; open a new lane incarnation"
@@ -185,6 +191,7 @@ impl MarkFile {
         File::open(folder.unwrap_or(Path::new(".")))
             .and_then(|d| d.sync_all())
             .map_err(|source| this.write_error(source))?;
+        born::note(path).map_err(|source| this.write_error(source))?;
         Ok(this)
     }
 
@@ -199,6 +206,9 @@ impl MarkFile {
                 source,
             })?;
         let unreadable = || MarkError::Unreadable(path.into());
+        if born::is_copy(path).map_err(|_| unreadable())? {
+            return Err(MarkError::Copied(path.into()));
+        }
         let mut bytes = [0u8; 2 * SLOT_BYTES];
         file.read_exact_at(&mut bytes, 0)
             .map_err(|_| unreadable())?;

@@ -4,6 +4,7 @@
 // Clippy knows tests by their attribute, which a harness of our own does not use.
 #![allow(clippy::unwrap_used)]
 
+mod governed;
 mod held;
 mod loopback;
 mod operators;
@@ -29,6 +30,10 @@ const STORIES: &[Story] = &[
     (
         "four_operators_begin_a_chain_with_the_programs_verbs",
         operators::four_operators,
+    ),
+    (
+        "a_chain_is_governed_and_a_device_said_two_things",
+        governed::governed,
     ),
 ];
 

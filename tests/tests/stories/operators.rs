@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 const NAMES: [&str; 4] = ["ada", "ben", "cy", "di"];
 
 struct Nodes(Vec<Child>);
@@ -23,14 +23,14 @@ impl Drop for Nodes {
     }
 }
 
-fn instar(args: &[&str]) -> Output {
+pub(super) fn instar(args: &[&str]) -> Output {
     Command::new(instar_tests::instar())
         .args(args)
         .output()
         .unwrap()
 }
 
-fn done(args: &[&str]) -> Value {
+pub(super) fn done(args: &[&str]) -> Value {
     let output = instar(args);
     assert!(
         output.status.success(),
@@ -41,7 +41,7 @@ fn done(args: &[&str]) -> Value {
     serde_json::from_str(text.lines().last().unwrap_or_default()).unwrap_or(Value::Null)
 }
 
-fn ports(count: usize) -> Vec<u16> {
+pub(super) fn ports(count: usize) -> Vec<u16> {
     let held: Vec<TcpListener> = (0..count)
         .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())
         .collect();
@@ -50,7 +50,7 @@ fn ports(count: usize) -> Vec<u16> {
         .collect()
 }
 
-fn text(path: &Path) -> &str {
+pub(super) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 

@@ -29,7 +29,7 @@ pub(super) fn apply(m: &mut Machine<'_>, author: &Author, entry: Digest, op: Com
     ensure(!commitments.is_empty(), "nothing-committed", || {
         "a commitment is for one target at least".into()
     })?;
-    let Some(builder) = round.builder_of_mut(&author.account) else {
+    let Some(builder) = round.builder_by_mut(author) else {
         return not_a_builder(author);
     };
     ensure(builder.committed.is_none(), "already-committed", || {

@@ -46,7 +46,7 @@ pub(super) fn apply(m: &mut Machine<'_>, author: &Author, entry: Digest, op: Rev
             .map(|r| (r.target, r.files))
             .collect(),
     };
-    let Some(builder) = round.builder_of_mut(&author.account) else {
+    let Some(builder) = round.builder_by_mut(author) else {
         return not_a_builder(author);
     };
     builder.revealed = Some(Revealed {
@@ -65,7 +65,7 @@ pub(super) fn apply(m: &mut Machine<'_>, author: &Author, entry: Digest, op: Rev
 
 /// A reveal after the end tells people something, but it can't count: it could be a copy.
 fn late(round: &Round, author: &Author, digests: &BTreeMap<Target, Digest>) -> Op {
-    if round.builder_of(&author.account).is_none() {
+    if round.builder_by(author).is_none() {
         return not_a_builder(author);
     }
     let confirms = !round.agreed.is_empty()
@@ -103,7 +103,7 @@ fn check_opens(
     reveals: &[TargetReveal],
     digests: &BTreeMap<Target, Digest>,
 ) -> Op<()> {
-    let Some(builder) = round.builder_of(&author.account) else {
+    let Some(builder) = round.builder_by(author) else {
         return not_a_builder(author);
     };
     ensure(builder.committed.is_some(), "not-committed", || {
@@ -144,7 +144,7 @@ fn check_opens(
 }
 
 fn check_attested(m: &Machine<'_>, round: &Round, author: &Author, op: &Reveal) -> Op<()> {
-    let Some(builder) = round.builder_of(&author.account) else {
+    let Some(builder) = round.builder_by(author) else {
         return not_a_builder(author);
     };
     if let Err(error) = check_sbom(&op.sbom) {

@@ -6,6 +6,7 @@ use instar_attest::release::{Activation, Cid, ProgramName, Slot, Source, Target}
 use instar_attest::{Digest, PublicKey};
 use serde::{Deserialize, Serialize};
 
+use crate::machine::Author;
 use crate::policy::SlotPolicy;
 use crate::record::Deadline;
 
@@ -124,18 +125,24 @@ impl Round {
         all.len()
     }
 
-    /// The builder that this account speaks for.
-    pub fn builder_of(&self, account: &PublicKey) -> Option<&BuilderRecord> {
-        self.builders.iter().find(|b| b.account == *account)
+    /// The builder of a validator. Names are never used again, so it is the same one whichever keys it has by now.
+    pub fn builder_of(&self, validator: &str) -> Option<&BuilderRecord> {
+        self.builders.iter().find(|b| b.name == validator)
     }
 
-    pub(super) fn builder_of_mut(&mut self, account: &PublicKey) -> Option<&mut BuilderRecord> {
-        self.builders.iter_mut().find(|b| b.account == *account)
+    /// The builder that an author speaks for.
+    pub(super) fn builder_by(&self, author: &Author) -> Option<&BuilderRecord> {
+        self.builder_of(author.validator.as_ref()?)
     }
 
-    /// Whether an account's own reveal says something else than what was agreed on.
-    pub fn contradicted_by(&self, account: &PublicKey) -> bool {
-        let Some(revealed) = self.builder_of(account).and_then(|b| b.revealed.as_ref()) else {
+    pub(super) fn builder_by_mut(&mut self, author: &Author) -> Option<&mut BuilderRecord> {
+        let name = author.validator.as_ref()?;
+        self.builders.iter_mut().find(|b| b.name == *name)
+    }
+
+    /// Whether a validator's own reveal says something else than what was agreed on.
+    pub fn contradicted_by(&self, validator: &str) -> bool {
+        let Some(revealed) = self.builder_of(validator).and_then(|b| b.revealed.as_ref()) else {
             return false;
         };
         self.agreed

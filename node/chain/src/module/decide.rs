@@ -19,7 +19,7 @@ pub fn decide(view: &UpgradeView, me: &Me, facts: &LocalFacts) -> Vec<Action> {
                 vote(view, me, facts, proposal, &mut actions);
                 rehearse(view, me, facts, proposal, &mut actions);
             }
-            Phase::Rolling => roll(me, facts, proposal, &mut actions),
+            Phase::Rolling => roll(view, me, facts, proposal, &mut actions),
             _ => {}
         }
     }
@@ -27,8 +27,8 @@ pub fn decide(view: &UpgradeView, me: &Me, facts: &LocalFacts) -> Vec<Action> {
     actions
 }
 
-fn is_member(proposal: &Proposal, me: &Me) -> bool {
-    proposal.validators.iter().any(|v| v.account == me.account)
+fn is_member(view: &UpgradeView, proposal: &Proposal, me: &Me) -> bool {
+    view.validators.contains(&me.name) && proposal.validators.iter().any(|v| v.name == me.name)
 }
 
 fn stage(facts: &LocalFacts, proposal: &Proposal, actions: &mut Vec<Action>) {
@@ -54,10 +54,10 @@ fn vote(
         return;
     };
     // Verification comes before the vote, and again before the swap.
-    if voted || !is_member(proposal, me) || !facts.is_verified(proposal.release.as_str()) {
+    if voted || !is_member(view, proposal, me) || !facts.is_verified(proposal.release.as_str()) {
         return;
     }
-    let asked = round.builder_of(&me.account).is_some();
+    let asked = round.builder_of(&me.name).is_some();
     let yes = match (facts.auto_vote, own_build(round, me)) {
         (AutoVote::Off, _) => None,
         (_, Some(rebuilt)) => Some((Some(rebuilt), "own rebuild matched")),
@@ -74,13 +74,13 @@ fn vote(
 
 /// What this validator's own builder came to, where it is all that was agreed on for the required targets.
 fn own_build(round: &Round, me: &Me) -> Option<Digest> {
-    let revealed = round.builder_of(&me.account)?.revealed.as_ref()?;
+    let revealed = round.builder_of(&me.name)?.revealed.as_ref()?;
     let required = round.policy.target_list();
     let same = required
         .iter()
         .all(|t| round.agreed.contains_key(t) && revealed.targets.get(t) == round.agreed.get(t));
     // Targets beyond the required ones that it built must not differ either.
-    if !same || round.contradicted_by(&me.account) {
+    if !same || round.contradicted_by(&me.name) {
         return None;
     }
     revealed.targets.get(required.first()?).copied()
@@ -98,7 +98,7 @@ fn rehearse(
     };
     let from = rehearsal.from;
     let said = proposal.ready.contains_key(&me.name) || facts.said_ready(&proposal.id, from);
-    if said || !is_member(proposal, me) || view.height < rehearsal.last() {
+    if said || !is_member(view, proposal, me) || view.height < rehearsal.last() {
         return;
     }
     let release = proposal.release.as_str();
@@ -132,8 +132,18 @@ fn rehearse(
     }
 }
 
-fn roll(me: &Me, facts: &LocalFacts, proposal: &Proposal, actions: &mut Vec<Action>) {
+fn roll(
+    view: &UpgradeView,
+    me: &Me,
+    facts: &LocalFacts,
+    proposal: &Proposal,
+    actions: &mut Vec<Action>,
+) {
     stage(facts, proposal, actions);
+    // Who was let go swaps with those who follow, once the slot holds the release.
+    if !is_member(view, proposal, me) {
+        return;
+    }
     let (Some(rollout), Some(generation)) = (&proposal.rollout, proposal.activated_at) else {
         return;
     };

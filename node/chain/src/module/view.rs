@@ -1,6 +1,6 @@
 //! What the ledger says, as far as the upgrade module looks at it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use instar_attest::Digest;
 
@@ -33,6 +33,8 @@ pub struct UpgradeView {
     pub rounds: BTreeMap<Digest, Round>,
     /// All slots.
     pub slots: BTreeMap<String, SlotView>,
+    /// The names of those who are validators now: who is none any more is not listened to.
+    pub validators: BTreeSet<String>,
 }
 
 impl UpgradeView {
@@ -59,6 +61,10 @@ impl UpgradeView {
             rollout: query::rollout(view)?,
             rounds,
             slots,
+            validators: query::validators(view)?
+                .into_iter()
+                .map(|v| v.name)
+                .collect(),
         })
     }
 }

@@ -129,3 +129,36 @@ fn reasons_are_cut_by_what_they_weigh() {
         assert!(is_reason(&cut) && text.starts_with(&cut));
     }
 }
+
+#[test]
+fn a_motion_of_the_largest_set_fits_a_value() {
+    use super::govern::{propose, validator_add};
+    use crate::govern::MotionBallot;
+    let mut w = World::new();
+    let mut node = Node::of("eve");
+    node.name = name(1);
+    let change = validator_add(&w.chain, &node, &name(2), 1);
+    let motion = w.govern(0, &propose(change, 1));
+    w.block();
+    w.applied(&motion);
+    let mut motion = crate::query::motion(&w.state, &motion).unwrap().unwrap();
+    let reason = Some(clip_reason(&"\u{1}".repeat(1000)));
+    let member = |i: usize| Member {
+        account: key(i),
+        key: key(i),
+        name: name(i),
+        operator: name(i),
+        power: 1 << 44,
+    };
+    let ballot = |i: usize| MotionBallot {
+        entry: Digest::of(&i.to_be_bytes()),
+        height: 1 << 52,
+        reason: reason.clone(),
+        vote: Ballot::Yes,
+    };
+    motion.reason = reason.clone();
+    motion.detail = Some("x".repeat(1024));
+    motion.validators = (0..MAX_VALIDATORS).map(member).collect();
+    motion.votes = (0..MAX_VALIDATORS).map(|i| (name(i), ballot(i))).collect();
+    encode("motion", &motion).unwrap();
+}

@@ -19,7 +19,7 @@ fn bytes(output: &BlockOutput) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// Runs what happened in `w` again from the states that it went through, with another proposer each time.
-fn replay(w: &World) {
+pub fn replay(w: &World) {
     for (i, made) in w.made.iter().enumerate() {
         let state: &MemoryState = &w.states[i];
         let mut outputs = Vec::new();

@@ -98,7 +98,7 @@ fn one_flipped_byte_is_no_match() {
     let state = w.round(&round);
     assert_eq!(state.phase, RoundPhase::Agreed, "three of four are enough");
     assert_eq!(state.matched, ["ann", "bob", "cleo"]);
-    assert!(state.contradicted_by(&w.nodes[3].account.public()));
+    assert!(state.contradicted_by(&w.nodes[3].name));
 }
 
 #[test]

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::apply::apply_gated;
 use crate::fake::FakeHost;
 use crate::gates::{Gate, Gates};
+use crate::govern::GovernOp;
 use crate::ops::{BuildOp, UpgradeOp};
 use crate::*;
 
@@ -32,6 +33,28 @@ pub struct Node {
     pub builder: SecretKey,
     pub consensus: SecretKey,
     pub lane: SecretKey,
+}
+
+impl Node {
+    /// The secrets of the validator of this name.
+    pub fn of(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            account: secret(&format!("{name} account")),
+            builder: secret(&format!("{name} builder")),
+            consensus: secret(&format!("{name} consensus")),
+            lane: secret(&format!("{name} lane")),
+        }
+    }
+
+    pub fn keys(&self) -> Keys {
+        Keys {
+            account: self.account.public(),
+            builder: self.builder.public(),
+            consensus: self.consensus.public(),
+            lane: self.lane.public(),
+        }
+    }
 }
 
 /// A block as it was, for replays.
@@ -77,8 +100,10 @@ pub struct World {
     pub events: Vec<(u64, Event)>,
     /// Validators whose precommits certificates carry.
     pub signing: Vec<bool>,
+    /// The lanes of those whose device is not that of their lane key, or which are not the first.
+    pub lane_of: BTreeMap<usize, Lane>,
     queue: BTreeMap<usize, Vec<Entry>>,
-    lanes: BTreeMap<usize, (u64, Oid)>,
+    lanes: BTreeMap<Lane, (u64, Oid)>,
     nonces: BTreeMap<instar_attest::PublicKey, u64>,
 }
 
@@ -188,22 +213,11 @@ impl World {
     pub fn with(policy: Policy, change: impl FnOnce(&mut Genesis)) -> Self {
         let nodes: Vec<Node> = ["ann", "bob", "cleo", "dan"]
             .iter()
-            .map(|name| Node {
-                name: (*name).to_owned(),
-                account: secret(&format!("{name} account")),
-                builder: secret(&format!("{name} builder")),
-                consensus: secret(&format!("{name} consensus")),
-                lane: secret(&format!("{name} lane")),
-            })
+            .map(|name| Node::of(name))
             .collect();
         let developer = secret("developer");
         let validators = nodes.iter().map(|n| GenesisValidator {
-            keys: Keys {
-                account: n.account.public(),
-                builder: n.builder.public(),
-                consensus: n.consensus.public(),
-                lane: n.lane.public(),
-            },
+            keys: n.keys(),
             name: n.name.clone(),
             operator: format!("{}-ltd", n.name),
             power: 1,
@@ -244,6 +258,7 @@ impl World {
             made: Vec::new(),
             receipts: BTreeMap::new(),
             events: Vec::new(),
+            lane_of: BTreeMap::new(),
             queue: BTreeMap::new(),
             lanes: BTreeMap::new(),
             nonces: BTreeMap::new(),
@@ -286,17 +301,28 @@ impl World {
         self.say(node, &key, ops::UPGRADE, op.to_value())
     }
 
+    pub fn govern(&mut self, node: usize, op: &GovernOp) -> Digest {
+        let key = self.nodes[node].account.clone();
+        self.say(node, &key, ops::GOVERN, op.to_value())
+    }
+
+    /// The lane that a node appends to.
+    pub fn lane(&self, node: usize) -> Lane {
+        let first = Lane {
+            device: DeviceId::of(&self.nodes[node].lane.public()),
+            incarnation: 1,
+        };
+        self.lane_of.get(&node).copied().unwrap_or(first)
+    }
+
     fn take_lanes(&mut self, parent: &Oid) -> Vec<LaneCommit> {
         let mut commits: Vec<LaneCommit> = Vec::new();
         for (node, entries) in std::mem::take(&mut self.queue) {
-            let lane = Lane {
-                device: DeviceId::of(&self.nodes[node].lane.public()),
-                incarnation: 1,
-            };
+            let lane = self.lane(node);
             let genesis = (0, Oid::from(self.chain));
-            let (seq, head) = self.lanes.get(&node).copied().unwrap_or(genesis);
+            let (seq, head) = self.lanes.get(&lane).copied().unwrap_or(genesis);
             let id = Oid::of_object("commit", format!("{lane} {} {head}", seq + 1).as_bytes());
-            self.lanes.insert(node, (seq + 1, id));
+            self.lanes.insert(lane, (seq + 1, id));
             commits.push(LaneCommit {
                 id,
                 lane,

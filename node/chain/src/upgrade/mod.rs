@@ -87,10 +87,13 @@ fn save(m: &mut Machine<'_>, proposal: &Proposal) -> Result<(), StateError> {
     record::write(&mut m.state, &keys::proposal(&proposal.id), proposal)
 }
 
-/// The member of the proposal's own validator set that an account speaks for.
+/// The member of the proposal's own validator set that an account speaks for. Its name decides, since names are never
+/// used again: a validator whose account key was replaced in between is still the same, and one that was removed is
+/// asked no more, so that its silence counts.
 fn member(proposal: &Proposal, author: &Author) -> Op<Member> {
     let account: &PublicKey = &author.account;
-    match proposal.validators.iter().find(|v| v.account == *account) {
+    let own = |v: &&Member| author.validator.as_ref() == Some(&v.name);
+    match proposal.validators.iter().find(own) {
         Some(member) => Ok(member.clone()),
         None => refuse(
             "not-a-validator",
@@ -99,7 +102,7 @@ fn member(proposal: &Proposal, author: &Author) -> Op<Member> {
     }
 }
 
-fn check_reason(reason: Option<&String>) -> Op<()> {
+pub(crate) fn check_reason(reason: Option<&String>) -> Op<()> {
     if reason.is_some_and(|r| !is_reason(r)) {
         return refuse(
             "reason-too-long",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use instar_attest::Digest;
 
-use super::{MAX_OPEN_PROPOSALS, Member, Phase, Proposal, open_ids, shown};
+use super::{MAX_OPEN_PROPOSALS, Phase, Proposal, open_ids, shown};
 use crate::build::{Round, RoundPhase};
 use crate::keys;
 use crate::machine::{Author, Machine, Op, ensure, refuse};
@@ -29,13 +29,7 @@ pub(super) fn apply(m: &mut Machine<'_>, author: &Author, id: Digest, op: &Propo
         "too-many-proposals",
         || format!("{MAX_OPEN_PROPOSALS} proposals are undecided"),
     )?;
-    let validators = m.validators()?.into_iter().map(|v| Member {
-        account: v.keys.account,
-        key: v.keys.consensus,
-        name: v.name,
-        operator: v.operator,
-        power: v.power,
-    });
+    let validators = m.members()?;
     let proposal = Proposal {
         accepted_at: None,
         activated_at: None,
@@ -61,7 +55,7 @@ pub(super) fn apply(m: &mut Machine<'_>, author: &Author, id: Digest, op: &Propo
         round: op.round,
         rule: None,
         slot: round.slot,
-        validators: validators.collect(),
+        validators,
         votes: BTreeMap::new(),
     };
     open.push(id);

@@ -87,12 +87,15 @@ pub(super) fn at_start(
     proposal: &mut Proposal,
     previous: Option<&Certificate>,
 ) -> Result<(), BlockError> {
+    // Who replaced its consensus key since the proposal was made signs with the new one.
+    let now = m.members()?;
     if let (Some(rollout), Some(certificate)) = (proposal.rollout.as_mut(), previous) {
         for member in &proposal.validators {
+            let replaced = now.iter().find(|v| v.name == member.name).map(|v| v.key);
             let signed = certificate
                 .signatures
                 .iter()
-                .any(|s| s.validator == member.key);
+                .any(|s| s.validator == member.key || Some(s.validator) == replaced);
             if let Some(report) = rollout.reports.get_mut(&member.name)
                 && signed
                 && report.seen_at.is_none()

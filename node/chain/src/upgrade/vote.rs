@@ -30,7 +30,7 @@ pub(super) fn apply(m: &mut Machine<'_>, author: &Author, entry: Digest, op: Vot
     if op.vote == Ballot::Yes {
         let round: Round = record::expect(&m.state, &keys::round(&proposal.round))?;
         let rebuilt = op.rebuilt.as_ref();
-        let contradicts = round.contradicted_by(&author.account)
+        let contradicts = round.contradicted_by(&member.name)
             || rebuilt.is_some_and(|r| !round.agreed.values().any(|d| d == r));
         ensure(!contradicts, "vote-without-matching-build", || {
             format!("{} itself built something else", member.name)

@@ -82,6 +82,20 @@ fn words(s: &Status) -> String {
         s.data_peers,
         s.pending
     );
+    if let Some(closed) = &s.lane.closed {
+        text += &format!(
+            "\nlane     {} is closed since height {}: {}",
+            s.lane.lane,
+            closed.since,
+            closed.by.rule()
+        );
+    }
+    for q in &s.quarantined {
+        text += &format!(
+            "\nquarantined: device {} ({}, {}) since height {}",
+            q.name, q.operator, q.device, q.since
+        );
+    }
     for (rule, count) in &s.nil_prevotes {
         text += &format!("\nnil prevotes: {count} × {rule}");
     }

@@ -18,6 +18,8 @@ pub enum Verb {
     New(New),
     /// Show the public half of a key file
     Show(Show),
+    /// Move that a key be replaced on the ledger by a new one
+    Replace(super::govern::key::Replace),
     /// Print the chain's lane keys as an OpenSSH allowed-signers file, for `git verify-commit`
     AllowedSigners(AllowedSigners),
 }
@@ -203,6 +205,7 @@ pub fn run(verb: Verb) -> Result<()> {
             let value = serde_json::json!({"purpose": purpose, "public": public, "key_id": public.key_id()});
             facts(args.json, &value, |_| format!("{purpose} key {public}"))
         }
+        Verb::Replace(args) => super::govern::key::replace(&args),
         Verb::AllowedSigners(args) => {
             print!("{}", args.node.client()?.text("/v1/allowed-signers")?);
             Ok(())

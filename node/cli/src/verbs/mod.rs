@@ -9,6 +9,7 @@ pub mod dapp;
 pub mod delta;
 pub mod doctor;
 pub mod get;
+pub mod govern;
 pub mod init;
 pub mod join;
 pub mod key;

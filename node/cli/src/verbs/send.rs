@@ -16,7 +16,7 @@ use crate::exit::{Negative, facts};
     after_help = "Example: instar send coin '{\"op\":\"transfer\",\"to\":\"9d…\",\"amount\":\"5\"}' --key account.json"
 )]
 pub struct Args {
-    /// The topic: a dapp's name, `build`, or `upgrade`
+    /// The topic: a dapp's name, `build`, `upgrade`, or `govern`
     topic: String,
     /// The body, a JSON object; amounts are decimal strings
     body: String,

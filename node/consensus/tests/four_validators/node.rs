@@ -26,12 +26,29 @@ pub fn key(index: usize) -> SecretKey {
     SecretKey::from_seed(&[index as u8 + 1; 32])
 }
 
-pub fn validators() -> ValidatorSet {
-    let validator = |i| Validator {
-        key: key(i).public(),
-        power: 1,
-    };
-    ValidatorSet::new((0..VALIDATORS).map(validator).collect()).unwrap()
+/// Whose keys decide from which height on, as `1=0123;11=01234`: the numbers of keys, ascending heights.
+#[derive(Clone)]
+pub struct Schedule(Vec<(u64, Vec<usize>)>);
+
+impl Schedule {
+    pub fn parse(text: &str) -> Self {
+        let part = |part: &str| {
+            let (height, keys) = part.split_once('=').unwrap();
+            let keys = keys.chars().map(|c| c.to_digit(10).unwrap() as usize);
+            (height.parse().unwrap(), keys.collect())
+        };
+        Self(text.split(';').map(part).collect())
+    }
+
+    /// The set of a height.
+    pub fn at(&self, height: u64) -> ValidatorSet {
+        let (_, keys) = self.0.iter().rfind(|(from, _)| *from <= height).unwrap();
+        let validator = |i: &usize| Validator {
+            key: key(*i).public(),
+            power: 1,
+        };
+        ValidatorSet::new(keys.iter().map(validator).collect()).unwrap()
+    }
 }
 
 /// A final block as the test's host keeps it: the certificate on the first line, then the payload.
@@ -52,6 +69,7 @@ fn say(line: &str) {
 struct FileHost {
     folder: PathBuf,
     height: u64,
+    schedule: Schedule,
     /// Go on until this height without being told.
     target: Arc<AtomicU64>,
     /// At this height the first round's proposal is one that nobody accepts.
@@ -66,7 +84,7 @@ impl FileHost {
     fn next(&self) -> Next {
         Next {
             height: self.height + 1,
-            validators: validators(),
+            validators: self.schedule.at(self.height + 1),
         }
     }
 
@@ -85,7 +103,7 @@ impl Host for FileHost {
         say(&format!("start {}", self.height));
         Start {
             height: self.height + 1,
-            validators: validators(),
+            validators: self.schedule.at(self.height + 1),
         }
     }
 
@@ -121,7 +139,8 @@ impl Host for FileHost {
     }
 
     async fn decided(&mut self, certificate: Certificate, payload: Option<Bytes>) -> Next {
-        certificate.verify(&chain(), &validators()).unwrap();
+        let set = self.schedule.at(certificate.height);
+        certificate.verify(&chain(), &set).unwrap();
         let payload = payload.or_else(|| self.tested.get(&certificate.block).cloned());
         let payload = payload.expect("a decided block was tested here");
         assert_eq!(
@@ -146,7 +165,8 @@ impl Host for FileHost {
     }
 
     async fn grown(&mut self, certificate: Certificate) {
-        certificate.verify(&chain(), &validators()).unwrap();
+        let set = self.schedule.at(certificate.height);
+        certificate.verify(&chain(), &set).unwrap();
         if let Some((old, payload)) = read_block(&self.folder, certificate.height) {
             assert!(old.signatures.len() < certificate.signatures.len());
             self.write(&certificate, &payload);
@@ -217,6 +237,7 @@ async fn run(args: &[String]) {
     let host = FileHost {
         folder: folder.clone(),
         height: 0,
+        schedule: Schedule::parse(&args[5]),
         target: Arc::clone(&target),
         bad: Arc::clone(&bad),
         bytes: args[4].parse().unwrap(),
@@ -226,7 +247,7 @@ async fn run(args: &[String]) {
     };
     let config = Config {
         chain: chain(),
-        key: key(index),
+        key: key(args[6].parse().unwrap()),
         network_seed: [0x40 + index as u8; 32],
         listen: address(&ports[index]),
         peers: others.map(|(_, port)| address(port)).collect(),

@@ -2,12 +2,12 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use crate::node::{VALIDATORS, chain, key, read_block, validators};
+use crate::node::{Schedule, VALIDATORS, chain, key, read_block};
 
 /// Far more than anything takes on a machine that does something else at the same time.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -22,11 +22,13 @@ struct Validator {
 }
 
 impl Validator {
-    fn start(index: usize, folder: PathBuf, ports: &str, target: u64, bytes: usize) -> Self {
+    fn start(house: &House, index: usize, target: u64, key: usize) -> Self {
+        let folder = house.root.path().join(index.to_string());
         std::fs::create_dir_all(&folder).unwrap();
         let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["node", &index.to_string(), folder.to_str().unwrap(), ports])
-            .args([target.to_string(), bytes.to_string()])
+            .args(["node", &index.to_string(), folder.to_str().unwrap()])
+            .args([&house.ports, &target.to_string(), &house.bytes.to_string()])
+            .args([&house.schedule, &key.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -116,6 +118,7 @@ struct House {
     root: tempfile::TempDir,
     ports: String,
     bytes: usize,
+    schedule: String,
     validators: Vec<Validator>,
 }
 
@@ -130,8 +133,12 @@ impl Drop for House {
 
 impl House {
     fn open(bytes: usize, target: u64) -> Self {
+        Self::open_with(VALIDATORS, "1=0123", bytes, target)
+    }
+
+    fn open_with(count: usize, schedule: &str, bytes: usize, target: u64) -> Self {
         let root = tempfile::tempdir().unwrap();
-        let listeners: Vec<TcpListener> = (0..VALIDATORS)
+        let listeners: Vec<TcpListener> = (0..count)
             .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
             .collect();
         let ports = listeners
@@ -143,9 +150,10 @@ impl House {
             root,
             ports,
             bytes,
+            schedule: schedule.to_owned(),
             validators: Vec::new(),
         };
-        for index in 0..VALIDATORS {
+        for index in 0..count {
             let validator = house.start(index, target);
             house.validators.push(validator);
         }
@@ -153,8 +161,7 @@ impl House {
     }
 
     fn start(&self, index: usize, target: u64) -> Validator {
-        let folder = self.root.path().join(index.to_string());
-        Validator::start(index, folder, &self.ports, target, self.bytes)
+        Validator::start(self, index, target, index)
     }
 
     fn order(&mut self, order: &str) {
@@ -178,14 +185,16 @@ impl House {
 
     /// Every node has the same blocks, and every certificate verifies offline. Returns how many hold all signatures.
     fn verify(&self, height: u64) -> usize {
+        let schedule = Schedule::parse(&self.schedule);
         let mut full = 0;
         for height in 1..=height {
             let mut blocks = Vec::new();
             for validator in &self.validators {
                 let (certificate, payload) = read_block(&validator.folder, height)
                     .unwrap_or_else(|| panic!("{} lacks {height}", validator.index));
-                certificate.verify(&chain(), &validators()).unwrap();
-                full += usize::from(certificate.signatures.len() == VALIDATORS);
+                let set = schedule.at(height);
+                certificate.verify(&chain(), &set).unwrap();
+                full += usize::from(certificate.signatures.len() == set.len());
                 blocks.push((certificate.block, payload));
             }
             assert!(
@@ -202,6 +211,7 @@ pub fn main() {
     kill_and_return();
     lose_and_follow();
     large_payloads();
+    change_validators();
     println!("four validators: all well");
 }
 
@@ -410,8 +420,47 @@ fn lose_and_follow() {
         !signs(&house, 44, 59, 3).is_empty(),
         "it never signed again"
     );
-    house.verify(60);
-    println!("a restored disk and a lost mark: followed, then signed again");
+    // A backup of the whole folder, marks and all, restored over what was signed since.
+    let backup = house.root.path().join("backup");
+    house.validators[3].kill();
+    copy_folder(&folder, &backup);
+    house.validators[3] = house.start(3, 0);
+    house.order("run 75");
+    house.wait("decided 75 ");
+    house.wait("idle 75");
+    house.validators[3].kill();
+    std::fs::remove_dir_all(&folder).unwrap();
+    copy_folder(&backup, &folder);
+    house.validators[3] = house.start(3, 0);
+    house.validators[3].wait("start 60", PATIENCE);
+    let first = house.validators[3].wait("following", PATIENCE);
+    assert_eq!(first, "following None", "a copied mark was believed");
+    assert_eq!(
+        house.validators[3].wait("following", PATIENCE),
+        "following Some(78)"
+    );
+    house.order("run 95");
+    house.wait("decided 95 ");
+    house.wait("idle 95");
+    assert_eq!(signs(&house, 76, 77, 3), [0; 0]);
+    assert!(
+        !signs(&house, 78, 94, 3).is_empty(),
+        "it never signed again"
+    );
+    house.verify(95);
+    println!("a restored disk, a lost mark, a restored backup: followed, then signed again");
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy_folder(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
 }
 
 fn large_payloads() {
@@ -427,6 +476,78 @@ fn large_payloads() {
     );
     house.wait("idle 20");
     house.verify(20);
+}
+
+/// A fifth joins at 11, the second leaves at 21, the third has another key from 33 on.
+fn change_validators() {
+    let mut house = House::open_with(5, "1=0123;11=01234;21=0234;33=0734", 1000, 0);
+    house.wait("start 0");
+    house.order("run 10");
+    house.wait("decided 10 ");
+    assert_eq!(
+        signs(&house, 1, 10, 4),
+        [0; 0],
+        "it signed before its height"
+    );
+
+    // With five, four are needed: without the fourth the chain goes on only with the fifth.
+    house.validators[3].kill();
+    for index in [0, 1, 2, 4] {
+        house.validators[index].order("run 20");
+    }
+    for index in [0, 1, 2, 4] {
+        house.validators[index].wait("decided 20 ", PATIENCE);
+    }
+    assert_eq!(
+        signs(&house, 11, 19, 4).len(),
+        9,
+        "the fifth is one of four"
+    );
+    house.validators[3] = house.start(3, 0);
+    house.validators[3].wait("decided 20 ", PATIENCE);
+
+    house.order("run 30");
+    house.wait("decided 30 ");
+    assert_eq!(
+        signs(&house, 21, 30, 1),
+        [0; 0],
+        "it signed after it was gone"
+    );
+    // Whoever left only follows, so nobody misses it.
+    house.validators[1].kill();
+    for index in [0, 2, 3, 4] {
+        house.validators[index].order("run 32");
+    }
+    for index in [0, 2, 3, 4] {
+        house.validators[index].wait("decided 32 ", PATIENCE);
+    }
+
+    // The third's new key has no mark of its own: it follows, and signs after everything that it can have signed.
+    house.validators[2].kill();
+    house.validators[2] = Validator::start(&house, 2, 0, 7);
+    assert_eq!(
+        house.validators[2].wait("following", PATIENCE),
+        "following None"
+    );
+    assert_eq!(
+        house.validators[2].wait("following", PATIENCE),
+        "following Some(35)"
+    );
+    for index in [0, 2, 3, 4] {
+        house.validators[index].order("run 60");
+    }
+    for index in [0, 2, 3, 4] {
+        house.validators[index].wait("decided 60 ", PATIENCE);
+    }
+    assert_eq!(signs(&house, 33, 34, 7), [0; 0], "it signed too early");
+    assert!(
+        !signs(&house, 35, 59, 7).is_empty(),
+        "the new key never signed"
+    );
+    assert_eq!(signs(&house, 33, 59, 2), [0; 0], "the old key signed on");
+    house.validators.remove(1);
+    house.verify(60);
+    println!("a fifth joined, one left, one has a new key: the chain went on");
 }
 
 /// Reads the kernel's own list of listening sockets.

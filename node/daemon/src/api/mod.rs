@@ -1,6 +1,7 @@
 //! The node's HTTP API: loopback unless the configuration says otherwise; writes need the token.
 
 mod git;
+mod govern;
 mod read;
 mod sync;
 pub mod types;
@@ -74,6 +75,11 @@ pub(crate) fn router(node: Shared) -> Router {
         .route("/v1/upgrades", get(read::upgrades))
         .route("/v1/upgrades/{id}", get(read::upgrade))
         .route("/v1/slots/{*slot}", get(read::slot))
+        .route("/v1/validators", get(govern::validators))
+        .route("/v1/operators", get(govern::operators))
+        .route("/v1/devices", get(govern::devices))
+        .route("/v1/motions", get(govern::motions))
+        .route("/v1/motions/{id}", get(govern::motion))
         .route("/v1/allowed-signers", get(read::allowed_signers))
         .route("/v1/entries", post(write::entries))
         .route("/v1/statements", post(write::statement))

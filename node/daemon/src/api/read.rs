@@ -177,7 +177,7 @@ pub(crate) async fn allowed_signers(State(node): State<Shared>) -> Result<String
     let devices = query::devices(&node.view()?).map_err(Refused::internal)?;
     let named: Vec<_> = devices
         .values()
-        .map(|d| (d.name.clone(), d.lane_key))
+        .flat_map(|d| d.lane_keys().map(|key| (d.name.clone(), key)))
         .collect();
     Ok(node
         .with_core(move |core| core.ledger().allowed_signers(&named))

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use instar_attest::{ChainId, Digest, PublicKey};
-use instar_ledger::{Certificate, Header, Lane, Oid, Receipt, ReceiptLine};
+use instar_chain::record::Closed;
+use instar_ledger::{Certificate, DeviceId, Header, Lane, Oid, Receipt, ReceiptLine};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -51,12 +52,42 @@ pub struct Status {
     pub data_addresses: Vec<String>,
     /// Peers connected on the data swarm.
     pub data_peers: usize,
+    /// The lane that this node appends to, and since when it is closed, if it is.
+    pub lane: OwnLane,
+    /// Devices whose lane is quarantined: they said two things at one place of it.
+    pub quarantined: Vec<Quarantined>,
     /// Entries in lanes that no block has merged yet.
     pub pending: usize,
     /// Prevotes for nil by reason, since the process started.
     pub nil_prevotes: BTreeMap<String, u64>,
     /// The newest reason.
     pub last_nil_reason: Option<String>,
+}
+
+/// The lane that a node appends to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OwnLane {
+    /// Why and since when nothing of it takes effect any more.
+    pub closed: Option<Closed>,
+    /// Its name.
+    pub lane: Lane,
+    /// Whether its device is registered, so that blocks merge it.
+    pub registered: bool,
+}
+
+/// A device whose lane is quarantined.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Quarantined {
+    /// The device.
+    pub device: DeviceId,
+    /// The entry that proves it.
+    pub evidence: Option<Digest>,
+    /// Its name.
+    pub name: String,
+    /// Whose it is.
+    pub operator: String,
+    /// The block from which on nothing of it takes effect.
+    pub since: u64,
 }
 
 /// `GET /v1/accounts/KEY`.

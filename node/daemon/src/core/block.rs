@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use instar_attest::Digest;
-use instar_chain::{BlockInput, BlockOutput, Quota, StateError, apply_block};
+use instar_chain::{BlockInput, BlockOutput, Quota, StateError, apply_block, query};
 use instar_ledger::block::MAX_LANES_A_BLOCK;
 use instar_ledger::{
     BlockDraft, Certificate, Header, LaneCommit, LaneRange, Oid, lane::merge_key, receipt,
@@ -63,7 +63,7 @@ impl Core {
         } else {
             Vec::new()
         };
-        let (ranges, commits) = self.collect();
+        let (ranges, commits) = self.collect()?;
         let proposer = self.keys.consensus;
         let previous = self.head.certificate.clone();
         let output = self
@@ -306,11 +306,14 @@ impl Core {
     }
 
     /// The lanes that a block would merge now, each from where it was merged last, in merge order.
-    fn collect(&self) -> (Vec<LaneRange>, Vec<Arc<LaneCommit>>) {
+    fn collect(&self) -> Result<(Vec<LaneRange>, Vec<Arc<LaneCommit>>), CoreError> {
+        let view = self.state.view()?;
         let mut lanes: Vec<_> = self
             .tails
             .iter()
             .filter(|(_, t)| !t.commits.is_empty())
+            // A lane that the rules let nobody merge would spoil the whole block.
+            .filter(|(lane, _)| query::check_lane(&view, lane).is_ok())
             .collect();
         lanes.sort_by_key(|(lane, _)| merge_key(&self.head.block, lane));
         let (mut ranges, mut commits, mut quota, mut entries) =
@@ -339,7 +342,7 @@ impl Core {
             });
             commits.extend(taken);
         }
-        (ranges, commits)
+        Ok((ranges, commits))
     }
 
     fn apply(
@@ -442,6 +445,7 @@ impl Core {
         self.tested.clear();
         self.trouble.clear();
         self.trim_tails(&tested.ranges);
+        self.own_lane_after(&tested.ranges, &tested.receipts)?;
         if certificate.height.is_multiple_of(PRUNE_EVERY) {
             let keep_from = certificate.height.saturating_sub(STATES_KEPT);
             self.state.prune(keep_from, PRUNE_ROWS)?;
@@ -470,11 +474,15 @@ impl Core {
 
     /// Whether a block has something to do: an unmerged entry, or a transition that is due at this time.
     pub fn has_work(&self, now_ms: u64) -> Result<bool, CoreError> {
-        if self.tails.values().any(|t| !t.commits.is_empty()) {
+        let view = self.state.view()?;
+        // What no block may merge is no work.
+        let mergeable = |lane| query::check_lane(&view, lane).is_ok();
+        let unmerged = self.tails.iter().filter(|(_, t)| !t.commits.is_empty());
+        if unmerged.into_iter().any(|(lane, _)| mergeable(lane)) {
             return Ok(true);
         }
         Ok(instar_chain::due(
-            &self.state.view()?,
+            &view,
             self.head.height + 1,
             now_ms.max(self.head.time_ms + 1),
         )?)

@@ -101,6 +101,7 @@ impl Core {
             return Ok(None);
         }
         let lane = self.own_lane;
+        self.check_own_lane()?;
         let commit = self
             .ledger
             .append_lane(&self.keys.lane, &lane, &entries, time_s)
@@ -172,6 +173,7 @@ impl Core {
                 *lane == message.lane && *signer == key
             })
             .map_err(|e| CoreError::Refused(e.to_string()))?;
+        self.check_fork(&message.lane, &message.head)?;
         self.extend_tail(&message.lane, &message.head)?;
         self.ledger
             .set_lane(&message.lane, &message.head)
@@ -256,11 +258,8 @@ impl Core {
 
     /// The key that signs a lane, from the registry; unregistered devices have no lanes.
     fn lane_key(&self, lane: &Lane) -> Result<PublicKey, CoreError> {
-        let device = query::device(&self.state.view()?, &lane.device)?;
-        let device = device.ok_or_else(|| {
-            CoreError::Refused(format!("device {} is not registered", lane.device))
-        })?;
-        Ok(device.lane_key)
+        query::lane_key(&self.state.view()?, lane)?
+            .ok_or_else(|| CoreError::Refused(format!("device {} is not registered", lane.device)))
     }
 
     /// Cuts from every tail what the trunk has merged by now, and loads what follows.

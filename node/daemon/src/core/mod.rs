@@ -3,9 +3,11 @@
 //! Everything here is blocking; the loops around it call from threads that may wait.
 
 mod block;
+mod fork;
 mod lanes;
 mod lookup;
 pub mod open;
+mod own_lane;
 mod provisional;
 mod serve;
 
@@ -96,6 +98,8 @@ pub struct Core {
     pub(crate) index: Index,
     pub(crate) keys: OwnKeys,
     pub(crate) own_lane: Lane,
+    /// What this node found out and appended to its lane by itself, to be told to its peers.
+    pub(crate) news: Option<Vec<u8>>,
     pub(crate) tails: BTreeMap<Lane, Tail>,
     pub(crate) head: Head,
     pub(crate) tested: BTreeMap<Oid, Tested>,

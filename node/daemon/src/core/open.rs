@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use instar_attest::Purpose;
 use instar_ledger::store::OpenOptions;
-use instar_ledger::{Certificate, DeviceId, Genesis, Lane, Store};
+use instar_ledger::{Certificate, Genesis, Store};
 use instar_runtime::Runtime;
 use instar_state::StateStore;
 
-use super::{Core, CoreError, Head, OwnKeys, ledger_error};
+use super::{Core, CoreError, Head, OwnKeys, ledger_error, own_lane};
 use crate::home::{Home, HomeError};
 use crate::index::Index;
 
@@ -33,7 +33,7 @@ pub fn create(home: &Home, genesis: &Genesis) -> Result<instar_attest::ChainId, 
     let (mut store, chain) = Store::create_with(&home.ledger(), genesis, &options(&home.marks()))
         .map_err(ledger_error)?;
     store
-        .begin_incarnation(&own_lane(home)?)
+        .begin_incarnation(&own_lane::first(&home.key(Purpose::Lane)?.public()))
         .map_err(ledger_error)?;
     let writes = instar_chain::genesis_writes(genesis, &chain)
         .map_err(|e| OpenError::Genesis(e.to_string()))?;
@@ -52,7 +52,7 @@ impl Core {
         let chain = *ledger.chain();
         let genesis_block = instar_ledger::Oid::from_bytes(*chain.as_bytes());
         let lane = home.key(Purpose::Lane)?;
-        let own_lane = own_lane(home)?;
+        let own_lane = own_lane::first(&lane.public());
         let keys = OwnKeys {
             lane,
             account: home.key(Purpose::Account)?,
@@ -68,6 +68,7 @@ impl Core {
             index,
             keys,
             own_lane,
+            news: None,
             tails: Default::default(),
             head,
             tested: Default::default(),
@@ -80,6 +81,7 @@ impl Core {
         core.repair()?;
         core.load_tails()?;
         core.trim_tails(&[]);
+        core.find_own_lane()?;
         Ok(core)
     }
 
@@ -113,14 +115,6 @@ fn options(marks: &Path) -> OpenOptions {
     OpenOptions {
         lane_mark: Some(marks.join("lane")),
     }
-}
-
-/// The lane of the home's own device, in its first incarnation.
-fn own_lane(home: &Home) -> Result<Lane, HomeError> {
-    Ok(Lane {
-        device: DeviceId::of(&home.key(Purpose::Lane)?.public()),
-        incarnation: 1,
-    })
 }
 
 fn read_head(

@@ -188,6 +188,22 @@ impl Store {
         Ok(())
     }
 
+    /// The lane that may be appended to: the one of the high-water mark, where mark and store agree.
+    ///
+    /// # Errors
+    /// [`StoreError::Mark`] when there is none: the device needs a new incarnation.
+    pub fn marked_lane(&mut self) -> Result<Lane, StoreError> {
+        let path = self.writer()?.mark_path.clone().unwrap_or_default();
+        let lane = match &self.writer()?.mark {
+            Some(file) => file.mark().lane,
+            None => MarkFile::open(&path)?.mark().lane,
+        };
+        let genesis = (Oid::from(self.chain), 0);
+        let (head, seq) = self.lanes.get(&lane).copied().unwrap_or(genesis);
+        self.check_mark(&lane, &head, seq)?;
+        Ok(lane)
+    }
+
     /// The head and the sequence number of each lane, merged or not, in the order of their names.
     pub fn lane_heads(&self) -> Vec<(Lane, Oid, u64)> {
         self.lanes
