@@ -137,7 +137,8 @@ impl World {
 
 /// The evidence in the own lane's unmerged end.
 fn accusations(core: &Core) -> usize {
-    let said = core.pending_by(&core.account()).collect::<Vec<_>>();
+    let account = core.account();
+    let said = core.pending_by(&account).collect::<Vec<_>>();
     said.iter()
         .filter(|e| e.topic == "govern" && e.body["op"] == "evidence")
         .count()
