@@ -104,13 +104,17 @@ impl World {
 
     /// A commit of bob's lane, as a message that gossip would bring.
     fn commit(&self, parent: Oid, seq: u64, entry: &Entry) -> (Oid, Vec<u8>) {
+        self.commit_of(1, parent, seq, entry)
+    }
+
+    fn commit_of(&self, who: usize, parent: Oid, seq: u64, entry: &Entry) -> (Oid, Vec<u8>) {
         let blob = Object::new(
             Kind::Blob,
             entries_jsonl(std::slice::from_ref(entry)).unwrap(),
         );
         let tree = single_file_tree(ENTRIES_FILE, &blob);
         let lane = Lane {
-            device: DeviceId::of(&self.genesis.validators[1].keys.lane),
+            device: DeviceId::of(&self.genesis.validators[who].keys.lane),
             incarnation: 1,
         };
         let payload = LanePayload {
@@ -122,7 +126,9 @@ impl World {
             time_s: TIME_S,
             tree: tree.id,
         };
-        let signed = payload.sign(&self.key("bob", Purpose::Lane)).unwrap();
+        let signed = payload
+            .sign(&self.key(&self.genesis.validators[who].name, Purpose::Lane))
+            .unwrap();
         let commit = Object::new(Kind::Commit, signed.to_bytes());
         let head = commit.id;
         let objects = [commit, tree, blob];
@@ -212,4 +218,28 @@ fn a_device_whose_mark_is_gone_or_copied_opens_another_incarnation() {
     // All of them are merged: nothing that was appended is lost.
     assert_eq!(core.pending(), 4);
     core.propose(0, TIME_S * 1000 + 1).unwrap();
+}
+
+#[test]
+fn a_peer_that_has_more_of_the_own_lane_betrays_a_restored_home() {
+    let world = World::new();
+    let mut core = world.open();
+    core.append(&[world.entry(0)], TIME_S).unwrap().unwrap();
+    let (lane, head, _) = core.ledger().lane_heads()[0];
+    // Its own message coming back is no news.
+    let message = core.lane_message(&lane).unwrap().unwrap();
+    assert!(!core.receive_lane(&message).unwrap());
+    core.append(&[world.entry(1)], TIME_S).unwrap().unwrap();
+    assert_eq!(core.ledger().lane_heads().len(), 1);
+
+    // What this device signed before its disk went back in time.
+    let (_, before) = world.commit_of(0, head, 2, &world.entry(9));
+    assert!(!core.receive_lane(&before).unwrap());
+    core.append(&[world.entry(2)], TIME_S).unwrap().unwrap();
+    let lanes = core.ledger().lane_heads();
+    assert!(
+        lanes
+            .iter()
+            .any(|(l, ..)| l.device == lane.device && l.incarnation > 1)
+    );
 }

@@ -237,6 +237,7 @@ fn join(house: &House) {
         consensus: house.address(4, 1),
         data: house.address(4, 2),
         peers: peers.collect(),
+        follow: Vec::new(),
     })
     .unwrap();
 }

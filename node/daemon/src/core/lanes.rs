@@ -159,7 +159,7 @@ impl Core {
         // A lane of a device that nobody registered is refused before its pack is unpacked.
         let key = self.lane_key(&message.lane)?;
         if message.lane == self.own_lane {
-            return Ok(false);
+            return self.own_lane_heard(&message.head, pack, &key);
         }
         if self
             .tails

@@ -7,9 +7,9 @@
 use instar_attest::PublicKey;
 use instar_chain::query;
 use instar_chain::record::ClosedBy;
-use instar_ledger::{DeviceId, Lane, LaneRange, ReceiptLine};
+use instar_ledger::{DeviceId, Lane, LaneRange, Oid, ReceiptLine};
 
-use super::{Core, CoreError, ledger_error};
+use super::{Core, CoreError, MAX_LANE_MESSAGE_BYTES, ledger_error};
 use crate::api::types::{OwnLane, Quarantined};
 
 /// How far a new incarnation jumps at most. What a restored device did in incarnations that nobody told it of is
@@ -51,15 +51,24 @@ impl Core {
             }
             Err(e) => e.to_string(),
         };
+        let newest = record.map_or(0, |d| d.incarnation);
+        self.begin_incarnation(device, newest, &why)
+    }
+
+    /// Opens an incarnation above all that are known.
+    fn begin_incarnation(
+        &mut self,
+        device: DeviceId,
+        on_trunk: u32,
+        why: &str,
+    ) -> Result<(), CoreError> {
         let newest = self
             .ledger
             .lane_heads()
             .into_iter()
             .filter(|(lane, ..)| lane.device == device)
             .map(|(lane, ..)| lane.incarnation)
-            .chain(record.map(|d| d.incarnation))
-            .max()
-            .unwrap_or(0);
+            .fold(on_trunk, u32::max);
         let lane = Lane {
             device,
             incarnation: newest.saturating_add(1).saturating_add(jump()?),
@@ -75,6 +84,30 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// A peer sends the own lane back, as it does with every lane that no block has merged. It may have commits that this
+    /// store never had, under this node's own signature: then the home was restored.
+    pub(crate) fn own_lane_heard(
+        &mut self,
+        head: &Oid,
+        pack: &[u8],
+        key: &PublicKey,
+    ) -> Result<bool, CoreError> {
+        if self.ledger.lane_commit(head).is_ok() {
+            return Ok(false);
+        }
+        let own = self.own_lane;
+        self.ledger
+            .import_pack_from(pack, MAX_LANE_MESSAGE_BYTES, |lane, signer| {
+                *lane == own && signer == key
+            })
+            .map_err(|e| CoreError::Refused(e.to_string()))?;
+        let why = format!(
+            "a peer has commit {head} of lane {own}, which is signed here and not in the store"
+        );
+        self.begin_incarnation(own.device, own.incarnation, &why)?;
+        Ok(false)
     }
 
     /// After a block that changed who may sign which lane, or that merged what this store never had.

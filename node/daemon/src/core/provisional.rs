@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use instar_attest::Digest;
-use instar_chain::{BlockInput, Overlay, Quota, Writes, apply_block};
+use instar_chain::{BlockInput, Overlay, Quota, Writes, apply_block, query};
 use instar_ledger::{Entry, Lane, LaneCommit, Outcome, Receipt, ReceiptLine, lane::merge_key};
 use serde_json::Value;
 
@@ -125,6 +125,8 @@ impl Core {
         let mut out = Provisional::default();
         let mut left: Vec<VecDeque<Arc<LaneCommit>>> = {
             let mut tails: Vec<_> = self.tails.iter().collect();
+            // What no block may merge would spoil the whole try.
+            tails.retain(|(lane, _)| query::check_lane(&view, lane).is_ok());
             tails.sort_by_key(|(lane, _)| merge_key(&self.head.block, lane));
             tails
                 .into_iter()
