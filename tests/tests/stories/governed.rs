@@ -236,6 +236,7 @@ fn join(house: &House) {
         http: format!("127.0.0.1:{}", house.ports[12]).parse().unwrap(),
         consensus: house.address(4, 1),
         data: house.address(4, 2),
+        delta_patience_s: 0,
         peers: peers.collect(),
         follow: Vec::new(),
     })
