@@ -8,12 +8,15 @@ mod block;
 mod lane;
 mod root;
 
-pub use block::{block_commit, block_tree, read_block, tip_commit, tip_tree};
-pub(crate) use block::{read_header, read_tip_parent};
-pub use lane::{
-    LanePayload, SignedLaneCommit, entries_jsonl, read_entries, read_lane_commit, single_file_tree,
+pub use block::{block_commit, block_tree, read_block, read_tip, tip_commit, tip_tree};
+pub(crate) use block::{
+    light_block_id, read_certificate, read_header, read_light, read_tip_parent,
 };
-pub use root::{genesis_commit, genesis_objects};
+pub use lane::{
+    LanePayload, Signatures, SignedLaneCommit, entries_jsonl, read_entries, read_lane_commit,
+    read_lane_commit_with, single_file_tree,
+};
+pub use root::{genesis_commit, genesis_objects, read_genesis};
 
 use instar_attest::key::SignatureError;
 use instar_attest::{ChainId, json::JsonError};
@@ -213,6 +216,11 @@ pub(crate) fn commit_head(
         out.push_str(&format!("{role} {name} <{email}> {time_s} +0000\n"));
     }
     out
+}
+
+/// The parents of a commit, read leniently: whoever walks by them reads each commit again, exactly.
+pub fn parents(commit: &[u8]) -> Result<Vec<Oid>, GrammarError> {
+    Loose::read("commit", commit).map(|loose| loose.parents)
 }
 
 /// The parts of a commit that vary, read leniently: only a rebuilt comparison makes them true.

@@ -17,6 +17,8 @@ pub mod vote;
 
 pub mod genesis;
 
+pub mod light;
+
 pub mod grammar;
 pub mod sshsig;
 

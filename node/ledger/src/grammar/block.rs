@@ -121,6 +121,10 @@ pub fn block_commit(tree: &Oid, header: &Header, receipts: &[ReceiptLine]) -> Ve
         .iter()
         .filter(|line| matches!(line, ReceiptLine::Entry(_)))
         .count();
+    commit_of(tree, header, entries as u64)
+}
+
+fn commit_of(tree: &Oid, header: &Header, entries: u64) -> Vec<u8> {
     let mut parents = vec![header.parent];
     parents.extend(header.lanes.iter().map(|range| range.head));
     let head = commit_head(
@@ -141,22 +145,74 @@ pub fn block_commit(tree: &Oid, header: &Header, receipts: &[ReceiptLine]) -> Ve
     .into_bytes()
 }
 
+/// The id of a block by its header and by the ids of the other files of its tree, see [`crate::light`].
+pub(crate) fn light_block_id(
+    header: &Header,
+    entries: u64,
+    previous: Option<&Oid>,
+    receipts: &Oid,
+) -> Result<Oid, GrammarError> {
+    let bytes = json::to_vec(header).map_err(json_error(HEADER_FILE))?;
+    let header_blob = Object::new(Kind::Blob, bytes);
+    let mut files = Vec::new();
+    files.extend(previous.map(|id| (CERTIFICATE_FILE, *id)));
+    files.push((HEADER_FILE, header_blob.id));
+    files.push((RECEIPTS_FILE, *receipts));
+    let tree = Object::new(Kind::Tree, tree_of(&files));
+    Ok(Object::new(Kind::Commit, commit_of(&tree.id, header, entries)).id)
+}
+
 /// Reads the header of a block that was checked before, without its receipts.
 pub(crate) fn read_header<E: From<GrammarError>>(
     id: &Oid,
     chain: &ChainId,
-    mut fetch: impl FnMut(&Oid, Kind) -> Result<Vec<u8>, E>,
+    fetch: impl FnMut(&Oid, Kind) -> Result<Vec<u8>, E>,
 ) -> Result<Header, E> {
+    read_light(id, chain, fetch).map(|(header, ..)| header)
+}
+
+/// Of a block that was checked before: its header, the blobs of its certificate and its receipts, and the number of its
+/// entries, all without reading the receipts.
+pub(crate) fn read_light<E: From<GrammarError>>(
+    id: &Oid,
+    chain: &ChainId,
+    mut fetch: impl FnMut(&Oid, Kind) -> Result<Vec<u8>, E>,
+) -> Result<(Header, Option<Oid>, Oid, u64), E> {
+    let missing = |part| GrammarError::Part { what: WHAT, part };
+    let commit = fetch(id, Kind::Commit)?;
+    let loose = Loose::read(WHAT, &commit)?;
+    let entries = loose
+        .message
+        .split_once(" entries, ")
+        .and_then(|(subject, _)| subject.rsplit_once(": "))
+        .and_then(|(_, n)| n.parse().ok())
+        .ok_or_else(|| missing("number of entries"))?;
+    let tree = fetch(&loose.tree, Kind::Tree)?;
+    let files = files_of(&tree)?;
+    let find = |wanted| files.iter().find(|(n, _)| *n == wanted).map(|(_, id)| *id);
+    let header = find(HEADER_FILE).ok_or_else(|| missing(HEADER_FILE))?;
+    let receipts = find(RECEIPTS_FILE).ok_or_else(|| missing(RECEIPTS_FILE))?;
+    let header = header_of(&fetch(&header, Kind::Blob)?, chain)?;
+    Ok((header, find(CERTIFICATE_FILE), receipts, entries))
+}
+
+/// Reads the certificate in a block that was checked before, which is that of the block before it.
+pub(crate) fn read_certificate<E: From<GrammarError>>(
+    id: &Oid,
+    mut fetch: impl FnMut(&Oid, Kind) -> Result<Vec<u8>, E>,
+) -> Result<Option<Certificate>, E> {
     let commit = fetch(id, Kind::Commit)?;
     let tree = fetch(&Loose::read(WHAT, &commit)?.tree, Kind::Tree)?;
-    let (_, header) = files_of(&tree)?
+    let blob = files_of(&tree)?
         .into_iter()
-        .find(|(name, _)| *name == HEADER_FILE)
-        .ok_or(GrammarError::Part {
-            what: WHAT,
-            part: HEADER_FILE,
-        })?;
-    Ok(header_of(&fetch(&header, Kind::Blob)?, chain)?)
+        .find(|(name, _)| *name == CERTIFICATE_FILE);
+    let Some((_, blob)) = blob else {
+        return Ok(None);
+    };
+    let bytes = fetch(&blob, Kind::Blob)?;
+    Ok(Some(
+        Certificate::from_bytes(&bytes).map_err(GrammarError::from)?,
+    ))
 }
 
 /// Reads a block: `fetch` gives the object of an id. Every byte of the commit, its tree and its files is rebuilt.
@@ -241,7 +297,7 @@ pub fn tip_commit(chain: &ChainId, certificate: &Certificate, tree: &Oid, time_m
     .into_bytes()
 }
 
-/// The parent and the tree of a tip. The caller rebuilds the tip from the certificate and compares.
+/// The head that a tip stands on, and the tip's tree. Only [`read_tip`] makes them true.
 pub(crate) fn read_tip_parent(bytes: &[u8]) -> Result<(Oid, Oid), GrammarError> {
     let loose = Loose::read(TIP, bytes)?;
     match loose.parents[..] {
@@ -251,4 +307,33 @@ pub(crate) fn read_tip_parent(bytes: &[u8]) -> Result<(Oid, Oid), GrammarError> 
             part: "single parent",
         }),
     }
+}
+
+/// Reads a tip, rebuilding it from its certificate and its parent's header: `fetch` gives the object of an id. Gives the
+/// parent and the certificate, which is the parent's.
+pub fn read_tip<E: From<GrammarError>>(
+    id: &Oid,
+    chain: &ChainId,
+    mut fetch: impl FnMut(&Oid, Kind) -> Result<Vec<u8>, E>,
+) -> Result<(Oid, Certificate), E> {
+    let commit = fetch(id, Kind::Commit)?;
+    let (parent, tree) = read_tip_parent(&commit)?;
+    let files = fetch(&tree, Kind::Tree)?;
+    let [(CERTIFICATE_FILE, blob)] = files_of(&files)?[..] else {
+        return Err(GrammarError::Part {
+            what: TIP,
+            part: "tree of one certificate.json",
+        }
+        .into());
+    };
+    let certificate =
+        Certificate::from_bytes(&fetch(&blob, Kind::Blob)?).map_err(GrammarError::from)?;
+    let header = read_header(&parent, chain, fetch)?;
+    if certificate.block != parent || certificate.height != header.height {
+        return Err(GrammarError::Contradiction("the certificate is not the parent's").into());
+    }
+    let [tree, _] = tip_tree(&certificate)?;
+    let rebuilt = tip_commit(chain, &certificate, &tree.id, header.time_ms);
+    same(TIP, &commit, &rebuilt)?;
+    Ok((parent, certificate))
 }

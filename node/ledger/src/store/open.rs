@@ -14,7 +14,7 @@ use super::{
 use super::{blocks, flush, lanes};
 use crate::certificate::Certificate;
 use crate::genesis::Genesis;
-use crate::grammar::{self, GENESIS_FILE, Kind};
+use crate::grammar;
 use crate::journal::{Journal, MAX_RECORD_BYTES, RecordKind, Records};
 use crate::mark::{Mark, MarkFile};
 use crate::oid::Oid;
@@ -265,27 +265,9 @@ pub(super) fn open_repository(path: &Path) -> Result<git2::Repository, StoreErro
 }
 
 fn read_genesis(objects: &Objects, root: &Oid) -> Result<Genesis, StoreError> {
-    let wrong = |source| StoreError::Grammar { id: *root, source };
-    let commit = objects.read(root, Kind::Commit)?;
-    let loose = grammar::Loose::read("genesis", &commit).map_err(wrong)?;
-    let tree = objects.read(&loose.tree, Kind::Tree)?;
-    let files = grammar::files_of(&tree).map_err(wrong)?;
-    let [(GENESIS_FILE, blob)] = files[..] else {
-        return Err(wrong(grammar::GrammarError::Part {
-            what: "genesis",
-            part: "tree of one genesis.json",
-        }));
-    };
-    let bytes = objects.read(&blob, Kind::Blob)?;
-    let genesis = Genesis::from_bytes(&bytes).map_err(|source| {
-        wrong(grammar::GrammarError::Json {
-            file: GENESIS_FILE,
-            source,
-        })
-    })?;
-    let rebuilt = grammar::genesis_objects(&genesis).map_err(wrong)?;
-    grammar::same("genesis", &commit, &rebuilt[0].bytes).map_err(wrong)?;
-    Ok(genesis)
+    grammar::read_genesis(root, |id, kind| objects.read(id, kind))
+        .map(|(genesis, _)| genesis)
+        .map_err(|error| lanes::at(root, error))
 }
 
 pub(super) fn not_a_ledger(path: &Path, why: &str) -> StoreError {
