@@ -63,6 +63,9 @@ pub enum StoreError {
     /// A stored value or tree node is not what the tree committed to.
     #[error(transparent)]
     State(#[from] StateError),
+    /// A proof that can't be made, or does not hold.
+    #[error(transparent)]
+    Proof(#[from] crate::proof::ProofError),
     /// A row that only damage can explain.
     #[error("the state database is damaged: {0}")]
     Damaged(String),

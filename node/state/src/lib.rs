@@ -11,14 +11,17 @@
 pub mod error;
 pub mod fork;
 pub mod keys;
+pub mod proof;
 pub mod store;
 pub mod tables;
 pub mod view;
 
+mod prune;
 mod rows;
 mod tree;
 
 pub use error::StoreError;
 pub use fork::{Fork, root_of_snapshot};
+pub use proof::{ProofError, Proven};
 pub use store::{Computed, Head, StateStore};
 pub use view::{Export, View};

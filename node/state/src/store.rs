@@ -7,16 +7,17 @@ use instar_attest::Digest;
 use instar_chain::view::Writes;
 use instar_ledger::Oid;
 use jmt::storage::TreeUpdateBatch;
-use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable, TableHandle, WriteTransaction};
 
 use crate::StoreError;
 use crate::fork::Fork;
-use crate::keys::value_row;
+use crate::keys::{key_hash, split_row, value_row};
 use crate::rows::{
     decode_computed, decode_head, decode_height, encode_head, read_floor, stale_row,
 };
 use crate::tables::{
-    COMPUTED, DELETED, FORMAT, HEIGHTS, META, NODES, PRESENT, STALE_NODES, STALE_VALUES, VALUES,
+    COMPUTED, DELETED, FORMAT, HEIGHTS, KEYS, META, NODES, PRESENT, STALE_NODES, STALE_VALUES,
+    VALUES,
 };
 use crate::tree::{NodeCache, Nodes, encode_node, node_row, root_key, update};
 use crate::view::{Export, View};
@@ -96,7 +97,7 @@ impl StateStore {
             }
         };
         match found {
-            Some(format) if format == FORMAT.as_bytes() => {}
+            Some(format) if format == FORMAT.as_bytes() => store.fill_keys()?,
             Some(other) => {
                 return Err(StoreError::Format {
                     found: String::from_utf8_lossy(&other).into_owned(),
@@ -113,10 +114,30 @@ impl StateStore {
         txn.open_table(META)?.insert("format", FORMAT.as_bytes())?;
         txn.open_table(NODES)?;
         txn.open_table(VALUES)?;
+        txn.open_table(KEYS)?;
         txn.open_table(HEIGHTS)?;
         txn.open_table(COMPUTED)?;
         txn.open_table(STALE_NODES)?;
         txn.open_table(STALE_VALUES)?;
+        txn.commit()?;
+        Ok(())
+    }
+
+    /// Writes the table of keys into a file from before there was one.
+    fn fill_keys(&self) -> Result<(), StoreError> {
+        let txn = self.begin_write()?;
+        if txn.list_tables()?.any(|table| table.name() == KEYS.name()) {
+            return Ok(());
+        }
+        {
+            let mut keys = txn.open_table(KEYS)?;
+            for row in txn.open_table(VALUES)?.iter()? {
+                let (row, _) = row?;
+                let (key, _) = split_row(row.value())
+                    .ok_or_else(|| StoreError::Damaged("a value's row has no key".to_owned()))?;
+                keys.insert(key_hash(key).0.as_slice(), key)?;
+            }
+        }
         txn.commit()?;
         Ok(())
     }
@@ -291,47 +312,13 @@ impl StateStore {
         row.map(|row| decode_computed(row.value())).transpose()
     }
 
-    /// Forgets the states below `keep_from`, at most `max_rows` rows in one go. Returns how many rows went; 0 means that
-    /// nothing is left to forget. Block ids and roots of all heights stay.
-    pub fn prune(&self, keep_from: u64, max_rows: usize) -> Result<usize, StoreError> {
-        let _guard = self.lock();
-        let head = self.head()?.ok_or(StoreError::Uninitialised)?;
-        let keep_from = keep_from.min(head.height);
-        let txn = self.begin_write()?;
-        let mut gone = 0;
-        {
-            let mut meta = txn.open_table(META)?;
-            let floor = read_floor(&meta)?.max(keep_from);
-            // The floor rises first: from here on nobody asks for what is removed below.
-            meta.insert("floor", floor.to_be_bytes().as_slice())?;
-            // What is unreached since version v is needed by versions below v alone.
-            let end = (floor + 1).to_be_bytes();
-            for (stale, target) in [(STALE_NODES, NODES), (STALE_VALUES, VALUES)] {
-                let mut stale = txn.open_table(stale)?;
-                let mut target = txn.open_table(target)?;
-                let rows: Vec<Vec<u8>> = stale
-                    .range::<&[u8]>(..end.as_slice())?
-                    .take(max_rows - gone)
-                    .map(|row| row.map(|(key, _)| key.value().to_vec()))
-                    .collect::<Result<_, _>>()?;
-                for row in &rows {
-                    stale.remove(row.as_slice())?;
-                    target.remove(&row[8..])?;
-                }
-                gone += rows.len();
-            }
-        }
-        txn.commit()?;
-        Ok(gone)
-    }
-
-    fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
+    pub(crate) fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
         let mut txn = self.database.begin_write()?;
         txn.set_durability(redb::Durability::Immediate)?;
         Ok(txn)
     }
 
-    fn lock(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, ()> {
         // A panic while it was held left no half transaction behind, so the lock is as good as new.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -389,6 +376,7 @@ fn write_values(
 ) -> Result<(), StoreError> {
     let mut values = txn.open_table(VALUES)?;
     let mut stale = txn.open_table(STALE_VALUES)?;
+    let mut keys = txn.open_table(KEYS)?;
     for (key, value) in writes {
         let old = match before {
             Some(view) => view.newest_version(key)?,
@@ -397,6 +385,9 @@ fn write_values(
         let was_there = old.is_some_and(|(_, there)| there);
         if value.is_none() && !was_there {
             continue;
+        }
+        if old.is_none() {
+            keys.insert(key_hash(key).0.as_slice(), key.as_str())?;
         }
         if let Some((old, _)) = old {
             stale.insert(stale_row(version, &value_row(key, old)).as_slice(), ())?;

@@ -15,6 +15,10 @@ pub const NODES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("nodes");
 /// Values. Key: [`crate::keys::value_row`]. Value: `01` and the bytes, or `00` alone where the key was deleted.
 pub const VALUES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("values");
 
+/// The keys behind key hashes, for proofs that a key is not there: they name its neighbours in the tree. Key: SHA-256 of
+/// the state's key. A row stays as long as any row of its key in [`VALUES`].
+pub const KEYS: TableDefinition<&[u8], &str> = TableDefinition::new("keys");
+
 /// One row a height: block id (32), state root (32).
 pub const HEIGHTS: TableDefinition<u64, &[u8]> = TableDefinition::new("heights");
 

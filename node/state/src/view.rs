@@ -14,7 +14,7 @@ use sha2::Sha256;
 use crate::StoreError;
 use crate::error::chain_of;
 use crate::keys::{after_key, after_prefix, key_hash, split_row, value_hash, value_row};
-use crate::tables::{DELETED, NODES, PRESENT, VALUES};
+use crate::tables::{DELETED, KEYS, NODES, PRESENT, VALUES};
 use crate::tree::{
     EMPTY_ROOT, NodeCache, decode_node, nibble, node_hash, node_row, path_key, root_key,
 };
@@ -26,6 +26,7 @@ const EXPORT_PAGE: usize = 256;
 pub struct View {
     nodes: ReadOnlyTable<&'static [u8], &'static [u8]>,
     values: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    keys: ReadOnlyTable<&'static [u8], &'static str>,
     cache: Arc<NodeCache>,
     height: u64,
     root: [u8; 32],
@@ -41,6 +42,7 @@ impl View {
         Ok(Self {
             nodes: txn.open_table(NODES)?,
             values: txn.open_table(VALUES)?,
+            keys: txn.open_table(KEYS)?,
             cache,
             height,
             root,
@@ -216,8 +218,14 @@ impl View {
         }
     }
 
+    /// The key behind a key hash, if it was in the state once.
+    pub(crate) fn key_of(&self, hash: &KeyHash) -> Result<Option<String>, StoreError> {
+        let row = self.keys.get(hash.0.as_slice())?;
+        Ok(row.map(|key| key.value().to_owned()))
+    }
+
     /// The newest row of a key at or below this height.
-    fn stored(&self, key: &str) -> Result<Option<Vec<u8>>, StateError> {
+    pub(crate) fn stored(&self, key: &str) -> Result<Option<Vec<u8>>, StateError> {
         let (start, end) = (value_row(key, self.height), after_key(key));
         let mut rows = self
             .values
