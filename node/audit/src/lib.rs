@@ -5,22 +5,32 @@
 
 pub mod page;
 pub mod report;
+pub mod wrong;
 
 pub mod history;
 pub mod log;
 pub mod objects;
+
+mod progress;
+mod reader;
 pub mod replay;
 pub mod verify;
+pub mod walk;
 
 pub mod archive;
 pub mod artifact;
 pub mod bundle;
 pub mod custody;
 
+pub mod proof;
+
 mod audit;
 mod export;
 
 pub use audit::{run, run_after, run_verified};
 pub use export::{ExportError, FromBlocks, MAX_FILE_BYTES, Supplier, export, export_verified};
+pub use proof::{ProofFile, Shown, Start, Trust};
 pub use report::{Report, Step};
-pub use verify::{Verified, verify_chain};
+pub use verify::{Settings, Trusted, Verdict, Verified, verify, verify_chain};
+pub use walk::Counts;
+pub use wrong::Wrong;

@@ -1,18 +1,27 @@
-//! The native rules, run again. Dapps are not run: what they answered is taken from the certified receipts.
+//! The rules, run again on one block after the other.
+//!
+//! Dapps run again where a host for them is given. Otherwise what they answered is taken from the certified receipts,
+//! and what they wrote is not known: from the first block on in which one wrote something, the state is known in its
+//! native part only, and its root can't be recomputed.
 
 use std::collections::BTreeMap;
 
 use instar_attest::{ChainId, Digest};
 use instar_chain::{
-    BlockInput, BlockOutput, DappCall, DappFailure, DappHost, DappResult, MemoryState, Verdict,
-    apply_block, genesis_writes,
+    BlockError, BlockInput, BlockOutput, DappCall, DappFailure, DappHost, DappResult, MemoryState,
+    StateView, Verdict, Writes, apply_block, genesis_writes,
 };
 use instar_ledger::{Block, Genesis, LaneCommit, Outcome, Receipt, ReceiptLine};
+use instar_state::Fork;
+
+use crate::wrong::{At, Stop};
 
 /// The rule of a receipt whose dapp ended before it had answered.
 const DAPP_CRASHED: &str = "dapp-crashed";
 /// The rule of a receipt whose dapp answered what no dapp may answer.
 const DAPP_PROTOCOL: &str = "dapp-protocol";
+/// How many characters of a line that differs are shown.
+const SHOWN_CHARS: usize = 400;
 
 /// Rules that refuse an entry before its dapp is asked.
 fn is_native(rule: &str) -> bool {
@@ -29,80 +38,124 @@ fn is_native(rule: &str) -> bool {
     )
 }
 
-/// Why a block's receipts are not what the rules give.
-#[derive(Debug, thiserror::Error)]
-pub enum ReplayError {
-    /// The genesis can't be a state.
-    #[error("the genesis makes no state: {0}")]
-    Genesis(String),
-    /// The block breaks a rule of blocks.
-    #[error("block {height}: {why}")]
-    Block {
-        /// The block.
-        height: u64,
-        /// What it breaks.
-        why: String,
-    },
-    /// A receipt differs.
-    #[error("block {height}: line {line} of its receipts is not what the rules give: {got}")]
-    Receipt {
-        /// The block.
-        height: u64,
-        /// The line, from 1.
-        line: usize,
-        /// What the rules give.
-        got: String,
-    },
-    /// The header names other dapps or another protocol.
-    #[error("block {height}: its header names another {what}")]
-    Header {
-        /// The block.
-        height: u64,
-        /// What differs.
-        what: &'static str,
-    },
+/// A state as far as it is known.
+pub enum Known {
+    /// All of it, with its tree.
+    Whole(Box<Fork>),
+    /// Its native part.
+    Native(MemoryState),
 }
 
-/// The native part of the state, as it goes from block to block.
-pub struct Replay {
+impl Known {
+    /// As a view.
+    pub fn view(&self) -> &dyn StateView {
+        match self {
+            Self::Whole(fork) => &**fork,
+            Self::Native(state) => state,
+        }
+    }
+
+    /// Its keys and values, ascending.
+    pub fn pairs(&self) -> Box<dyn Iterator<Item = (&str, &[u8])> + '_> {
+        match self {
+            Self::Whole(fork) => Box::new(
+                fork.changes()
+                    .iter()
+                    .filter_map(|(k, v)| Some((k.as_str(), v.as_deref()?))),
+            ),
+            Self::Native(state) => Box::new(state.iter()),
+        }
+    }
+
+    /// The native part alone.
+    fn into_native(self) -> MemoryState {
+        match self {
+            Self::Native(state) => state,
+            Self::Whole(fork) => {
+                let mut state = MemoryState::default();
+                state.apply(fork.changes());
+                state
+            }
+        }
+    }
+}
+
+/// What running a block again came to.
+pub struct Replayed {
+    /// What the rules gave.
+    pub output: BlockOutput,
+    /// Whether the state root was computed and compared.
+    pub root_compared: bool,
+}
+
+/// The state as it goes from block to block.
+pub struct Replay<'h> {
     chain: ChainId,
-    state: MemoryState,
+    kernel: u32,
+    known: Known,
+    /// Runs dapps; without it their verdicts are taken from receipts.
+    host: Option<&'h mut dyn DappHost>,
 }
 
-impl Replay {
+impl<'h> Replay<'h> {
     /// Starts at genesis.
-    pub fn new(genesis: &Genesis, chain: &ChainId) -> Result<Self, ReplayError> {
-        let writes =
-            genesis_writes(genesis, chain).map_err(|e| ReplayError::Genesis(e.to_string()))?;
-        let mut state = MemoryState::default();
-        state.apply(&writes);
-        Ok(Self {
-            chain: *chain,
-            state,
-        })
+    pub fn at_genesis(
+        genesis: &Genesis,
+        chain: &ChainId,
+        host: Option<&'h mut dyn DappHost>,
+    ) -> Result<Self, Stop> {
+        let at = At::new("genesis", "the genesis")
+            .object((*chain).into())
+            .height(0);
+        let writes = genesis_writes(genesis, chain).map_err(|e| at.wrong("genesis-rules", e))?;
+        let mut fork = Fork::empty();
+        fork.apply(&writes)
+            .map_err(|e| Stop::CannotTell(e.to_string()))?;
+        Ok(Self::at(
+            *chain,
+            genesis.kernel,
+            Known::Whole(Box::new(fork)),
+            host,
+        ))
+    }
+
+    /// Goes on from a state that was known before.
+    pub fn at(
+        chain: ChainId,
+        kernel: u32,
+        known: Known,
+        host: Option<&'h mut dyn DappHost>,
+    ) -> Self {
+        Self {
+            chain,
+            kernel,
+            known,
+            host,
+        }
     }
 
     /// The state as it stands.
-    pub fn state(&self) -> &MemoryState {
-        &self.state
+    pub fn known(&self) -> &Known {
+        &self.known
     }
 
-    /// The state at the end.
-    pub fn into_state(self) -> MemoryState {
-        self.state
+    /// The native part of the state at the end.
+    pub fn into_native(self) -> MemoryState {
+        self.known.into_native()
     }
 
-    /// Runs the native rules on a block, and compares every receipt.
-    pub fn block(
-        &mut self,
-        block: &Block,
-        lanes: &[LaneCommit],
-    ) -> Result<BlockOutput, ReplayError> {
+    /// Whether the whole state is known.
+    pub fn is_whole(&self) -> bool {
+        matches!(self.known, Known::Whole(_))
+    }
+
+    /// Runs a block again, and compares all that it comes to with what was certified.
+    pub fn block(&mut self, block: &Block, lanes: &[LaneCommit]) -> Result<Replayed, Stop> {
         let header = &block.header;
-        let height = header.height;
+        let at = At::block("native-rules", header.height, block.id);
         let input = BlockInput {
             chain: self.chain,
-            height,
+            height: header.height,
             time_ms: header.time_ms,
             parent: header.parent,
             proposer: header.proposer,
@@ -110,49 +163,141 @@ impl Replay {
             lanes,
             left_out: &header.left_out,
         };
-        let mut host = Receipts::of(&block.receipts);
-        let output =
-            apply_block(&self.state, &input, &mut host).map_err(|e| ReplayError::Block {
-                height,
-                why: e.to_string(),
-            })?;
-        compare(height, &block.receipts, &output.receipts)?;
-        // The digests hold what dapps wrote, which is not known here; which dapps were asked is.
-        if !output.dapps.keys().eq(header.dapps.keys()) {
-            let what = "set of dapps";
-            return Err(ReplayError::Header { height, what });
+        let view = self.known.view();
+        let output = match &mut self.host {
+            Some(host) => apply_block(view, &input, &mut **host),
+            None => apply_block(view, &input, &mut Receipts::of(&block.receipts)),
+        };
+        let output = output.map_err(|e| stop(&at, e))?;
+        compare_receipts(&at, &block.receipts, &output.receipts)?;
+        let wrote_nothing = self.compare_dapps(&at, block, &output)?;
+        let facts = [
+            (
+                output.protocol == header.protocol,
+                "protocol-differs",
+                "another protocol",
+            ),
+            (
+                self.kernel == header.kernel,
+                "kernel-differs",
+                "another consensus kernel",
+            ),
+            (
+                output.validators.digest() == header.validators,
+                "validators-differ",
+                "another validator set for the next block",
+            ),
+        ];
+        for (holds, rule, what) in facts {
+            if !holds {
+                return Err(at.wrong(rule, format!("its header names {what}")).into());
+            }
         }
-        if output.protocol != header.protocol {
-            let what = "protocol";
-            return Err(ReplayError::Header { height, what });
+        let root_compared = self.advance(&output.writes, wrote_nothing, block)?;
+        Ok(Replayed {
+            output,
+            root_compared,
+        })
+    }
+
+    /// Compares the digests of what dapps answered. Says whether every write of this block is known: where dapps are
+    /// not run, a digest that fits an answer without writes shows that there were none.
+    fn compare_dapps(&self, at: &At, block: &Block, output: &BlockOutput) -> Result<bool, Stop> {
+        let certified = &block.header.dapps;
+        if !output.dapps.keys().eq(certified.keys()) {
+            let why = "its header names other dapps than those that were asked";
+            return Err(at.wrong("dapps-differ", why).into());
         }
-        self.state.apply(&output.writes);
-        Ok(output)
+        let differs = certified
+            .iter()
+            .find(|(name, digest)| output.dapps.get(*name) != Some(digest));
+        match (differs, &self.host) {
+            (None, _) => Ok(true),
+            (Some(_), None) => Ok(false),
+            (Some((name, digest)), Some(_)) => {
+                let why = format!(
+                    "dapp {name} run again writes something else: its header has the digest {digest}"
+                );
+                Err(at.wrong("dapp-differs", why).into())
+            }
+        }
+    }
+
+    fn advance(&mut self, writes: &Writes, all: bool, block: &Block) -> Result<bool, Stop> {
+        if let Known::Whole(fork) = &mut self.known
+            && all
+        {
+            let root = fork
+                .apply(writes)
+                .map_err(|e| Stop::CannotTell(e.to_string()))?;
+            let header = &block.header;
+            if root != header.state_root {
+                let at = At::block("state-roots", header.height, block.id);
+                let why = format!(
+                    "the state after it has the root {root}, its header says {}",
+                    header.state_root
+                );
+                return Err(at.wrong("state-root", why).into());
+            }
+            return Ok(true);
+        }
+        let known = std::mem::replace(&mut self.known, Known::Native(MemoryState::default()));
+        let mut state = known.into_native();
+        state.apply(writes);
+        self.known = Known::Native(state);
+        Ok(false)
     }
 }
 
-fn compare(
-    height: u64,
+/// What an error of the state machine means: most break a rule of blocks, some are this machine's.
+fn stop(at: &At, error: BlockError) -> Stop {
+    let rule = match &error {
+        BlockError::State(e) => return Stop::CannotTell(e.to_string()),
+        BlockError::Abstain { .. } => return Stop::CannotTell(error.to_string()),
+        BlockError::OtherChain { .. } => "other-chain",
+        BlockError::Height { .. } => "block-height",
+        BlockError::Time { .. } => "block-time",
+        BlockError::LaneOrder(_) => "lane-order",
+        BlockError::TooManyLanes { .. } | BlockError::TooManyEntries { .. } => "too-many",
+        BlockError::UnknownDevice(_) => "device-unknown",
+        BlockError::Incarnation { .. } => "lane-incarnation",
+        BlockError::LaneGap { .. } => "lane-gap",
+        BlockError::LaneClosed { .. } => "lane-closed",
+        BlockError::Quota { .. } => "quota",
+        BlockError::LeftOut(_) => "left-out",
+        BlockError::Overflow(_) => "overflow",
+    };
+    at.wrong(rule, error).into()
+}
+
+fn compare_receipts(
+    at: &At,
     certified: &[ReceiptLine],
     computed: &[ReceiptLine],
-) -> Result<(), ReplayError> {
+) -> Result<(), Stop> {
     if certified == computed {
         return Ok(());
     }
-    let at = certified
+    let line = certified
         .iter()
         .zip(computed)
         .position(|(a, b)| a != b)
         .unwrap_or(certified.len().min(computed.len()));
-    let got = computed.get(at).map_or_else(
-        || "nothing more".to_owned(),
-        |line| serde_json::to_string(line).unwrap_or_else(|e| e.to_string()),
+    let show = |lines: &[ReceiptLine]| match lines.get(line) {
+        None => "nothing more".to_owned(),
+        Some(line) => serde_json::to_string(line)
+            .unwrap_or_else(|e| e.to_string())
+            .chars()
+            .take(SHOWN_CHARS)
+            .collect(),
+    };
+    let why = format!(
+        "line {} of its receipts is not what the rules give. The rules: {}. The block: {}",
+        line + 1,
+        show(computed),
+        show(certified)
     );
-    Err(ReplayError::Receipt {
-        height,
-        line: at + 1,
-        got,
-    })
+    Err(at.wrong("receipt-differs", why).into())
 }
 
 /// A host that answers what the receipts say.

@@ -3,6 +3,8 @@
 use instar_attest::ChainId;
 use serde::Serialize;
 
+use crate::wrong::{Stop, Wrong};
+
 /// One thing that was checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
@@ -57,6 +59,19 @@ impl Report {
             ok: false,
         });
         Refused
+    }
+
+    /// Notes what is wrong with the chain as the step's refusal.
+    pub(crate) fn wrong(&mut self, wrong: &Wrong) -> Refused {
+        self.refuse(wrong.step, wrong.to_string())
+    }
+
+    /// Notes what ended a walk.
+    pub(crate) fn stop(&mut self, stop: &Stop) -> Refused {
+        match stop {
+            Stop::Wrong(wrong) => self.wrong(wrong),
+            Stop::CannotTell(why) => self.refuse("cannot-tell", why),
+        }
     }
 
     /// Unwraps a result, and notes its error as the step's.

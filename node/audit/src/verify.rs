@@ -1,17 +1,28 @@
-//! The whole chain, block after block: exact bytes, signatures, certificates, receipts, and the native rules run again.
+//! A whole chain checked from a clone: for an audit, which wants to know all that happened, and for `chain verify`,
+//! which wants to know whether it holds, as quickly as can be, and to go on where it was interrupted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use instar_attest::Digest;
-use instar_chain::{MemoryState, query};
-use instar_ledger::{Block, LaneCommit, ValidatorSet, receipt};
+use instar_attest::ChainId;
+use instar_chain::{DappHost, MemoryState};
+use instar_ledger::Oid;
+use serde::Serialize;
 
-use crate::history::{History, HistoryError, Merged, check_receipt_order};
+use crate::history::{History, Known as KnownBlock};
 use crate::log::Log;
 use crate::objects::Objects;
+use crate::progress::{self, Place};
 use crate::replay::Replay;
 use crate::report::{Refused, Report};
+use crate::walk::{Counts, Seen, Walk, Watcher};
+use crate::wrong::{At, Stop, Wrong};
+
+/// How often progress is saved, unless saving is slow.
+const SAVE_EVERY: Duration = Duration::from_secs(10);
+/// Saving may take one part in so many of the whole time: a large state is written less often.
+const SAVE_SHARE: u32 = 20;
 
 /// A chain that holds, from genesis to the tip.
 pub struct Verified {
@@ -23,7 +34,7 @@ pub struct Verified {
     pub state: MemoryState,
 }
 
-/// Checks a whole chain. The report says how far it got.
+/// Checks a whole chain for an audit. The report says how far it got.
 pub fn verify_chain(clone: &Path) -> (Report, Option<Verified>) {
     let mut report = Report::default();
     let verified = run(clone, &mut report).ok();
@@ -33,241 +44,400 @@ pub fn verify_chain(clone: &Path) -> (Report, Option<Verified>) {
 
 pub(crate) fn run(clone: &Path, report: &mut Report) -> Result<Verified, Refused> {
     let objects = report.need("clone", Objects::open(clone))?;
-    let history = report.need("clone", History::open(objects))?;
+    let history = History::open(objects).map_err(|wrong| report.wrong(&wrong))?;
     report.chain = Some(history.chain);
-    report.hold(
-        "clone",
-        format!(
-            "chain {} ({}), head at height {}",
-            history.chain,
-            history.genesis.chain_name,
-            history.height()
-        ),
-    );
-    let mut pass = Pass::new(&history, report)?;
-    for height in 1..=history.height() {
-        pass.block(height, report)?;
-    }
-    pass.finish(report)?;
-    let Pass {
-        log,
+    report.hold("clone", about_clone(&history));
+    let replay = Replay::at_genesis(&history.genesis, &history.chain, None)
+        .map_err(|stop| report.stop(&stop))?;
+    report.hold("genesis", about_genesis(&history));
+    let mut walk = Walk {
         replay,
-        blocks,
-        ..
-    } = pass;
-    report.blocks = blocks;
-    let state = replay.into_state();
+        counts: Counts::default(),
+        trusted: 0,
+    };
+    let mut log = Log::default();
+    walk.run(&history, 0, &mut log)
+        .map_err(|stop| report.stop(&stop))?;
+    let Walk { replay, counts, .. } = walk;
+    report.blocks = counts.blocks;
+    report.lane_commits = counts.lane_commits;
+    for (step, detail) in counts.sentences() {
+        report.hold(step, detail);
+    }
     Ok(Verified {
         history,
         log,
-        state,
+        state: replay.into_native(),
     })
 }
 
-/// What is carried from block to block.
-struct Pass<'a> {
-    history: &'a History,
-    replay: Replay,
-    log: Log,
-    merged: Merged,
-    /// The set that certifies the block at hand.
-    set: ValidatorSet,
-    /// The block before the one at hand.
-    before: Option<Block>,
-    blocks: u64,
-    lane_commits: u64,
-    signers: BTreeSet<String>,
-    dapps: BTreeMap<String, u64>,
-}
-
-impl<'a> Pass<'a> {
-    fn new(history: &'a History, report: &mut Report) -> Result<Self, Refused> {
-        let set = report.need("genesis", history.genesis.validator_set())?;
-        let replay = report.need("genesis", Replay::new(&history.genesis, &history.chain))?;
-        report.hold(
-            "genesis",
-            format!(
-                "{} validators of {} operators; the genesis commit is the chain's id",
-                set.len(),
-                history
-                    .genesis
-                    .validators
-                    .iter()
-                    .map(|v| v.operator.as_str())
-                    .collect::<BTreeSet<_>>()
-                    .len()
-            ),
-        );
-        Ok(Self {
-            history,
-            replay,
-            log: Log::default(),
-            merged: Merged::new(),
-            set,
-            before: None,
-            blocks: 0,
-            lane_commits: 0,
-            signers: BTreeSet::new(),
-            dapps: BTreeMap::new(),
-        })
-    }
-
-    fn block(&mut self, height: u64, report: &mut Report) -> Result<(), Refused> {
-        let block = report.need("blocks", self.history.block(height))?;
-        // The certificate of the block before stands in this one. It is of the set of that block, which is `set` until
-        // this block is replayed.
-        if let Some(before) = self.before.take() {
-            self.certified(&before, Some(&block), report)?;
-            self.advance(before, report)?;
-        }
-        self.before = Some(block);
+impl Watcher for Log {
+    fn block(&mut self, seen: &Seen<'_>) -> Result<(), Stop> {
+        self.add(seen.block.header.height, seen.lanes, &seen.block.receipts);
         Ok(())
     }
+}
 
-    /// Checks the last block with the tip's certificate.
-    fn finish(&mut self, report: &mut Report) -> Result<(), Refused> {
-        if let Some(last) = self.before.take() {
-            self.certified(&last, None, report)?;
-            self.advance(last, report)?;
-        }
-        report.hold(
-            "blocks",
-            format!(
-                "{} blocks, each rebuilt byte for byte and standing on the one before",
-                self.blocks
-            ),
-        );
-        report.hold(
-            "certificates",
-            format!(
-                "{} certificates, each of more than two thirds of the power of its height",
-                self.blocks
-            ),
-        );
-        report.lane_commits = self.lane_commits;
-        report.hold(
-            "lane-commits",
-            format!(
-                "{} lane commits of {} devices, each rebuilt byte for byte and signed by its device's lane key",
-                self.lane_commits,
-                self.signers.len()
-            ),
-        );
-        report.hold(
-            "receipts",
-            format!(
-                "{} entries, each signed by its author, with one receipt in its place",
-                self.log.entries_total
-            ),
-        );
+fn about_clone(history: &History) -> String {
+    format!(
+        "chain {} ({}), head at height {}",
+        history.chain,
+        history.genesis.chain_name,
+        history.height()
+    )
+}
+
+fn about_genesis(history: &History) -> String {
+    let validators = &history.genesis.validators;
+    let operators: BTreeSet<&str> = validators.iter().map(|v| v.operator.as_str()).collect();
+    format!(
+        "{} validators of {} operators; the genesis commit is the chain's id",
+        validators.len(),
+        operators.len()
+    )
+}
+
+impl Counts {
+    /// What was checked, one sentence a step.
+    fn sentences(&self) -> [(&'static str, String); 6] {
         let dapps: Vec<String> = self
             .dapps
             .iter()
             .map(|(name, blocks)| format!("{name} in {blocks} blocks"))
             .collect();
-        report.hold(
-            "native-rules",
-            format!(
-                "all native rules were run again and gave every receipt byte for byte; taken from the certified \
-                 receipts, not run again: the verdicts of dapps ({}); taken from certified headers: the state roots",
-                if dapps.is_empty() { "none".into() } else { dapps.join(", ") }
-            ),
-        );
-        Ok(())
-    }
-
-    fn certified(
-        &self,
-        block: &Block,
-        next: Option<&Block>,
-        report: &mut Report,
-    ) -> Result<(), Refused> {
-        let height = block.header.height;
-        let certificate = self
-            .history
-            .certificate(next)
-            .filter(|c| c.block == block.id && c.height == height);
-        let Some(certificate) = certificate else {
-            let why = format!(
-                "block {height} ({}) has no certificate of its own",
-                block.id
-            );
-            return Err(report.refuse("certificates", why));
+        let dapps = match dapps.is_empty() {
+            true => "none".into(),
+            false => dapps.join(", "),
         };
-        let checked = certificate
-            .verify(&self.history.chain, &self.set)
-            .map_err(|e| format!("block {height}: {e}"));
-        report.need("certificates", checked)
-    }
-
-    /// Reads what a block merges, and runs the native rules on it.
-    fn advance(&mut self, block: Block, report: &mut Report) -> Result<(), Refused> {
-        let height = block.header.height;
-        let lanes = self.lanes(&block, report)?;
-        report.need(
-            "receipts",
-            check_receipt_order(height, &lanes, &block.receipts),
-        )?;
-        let digest = report.need("receipts", receipt::digest(&block.receipts))?;
-        report.need(
-            "receipts",
-            same_digest(height, &digest, &block.header.receipts),
-        )?;
-        let output = report.need("native-rules", self.replay.block(&block, &lanes))?;
-        if output.validators.digest() != block.header.validators {
-            let why = format!("block {height}: the header names another validator set");
-            return Err(report.refuse("native-rules", why));
-        }
-        self.set = output.validators;
-        for name in block.header.dapps.keys() {
-            *self.dapps.entry(name.clone()).or_default() += 1;
-        }
-        self.log.add(height, &lanes, &block.receipts);
-        self.blocks += 1;
-        Ok(())
-    }
-
-    fn lanes(&mut self, block: &Block, report: &mut Report) -> Result<Vec<LaneCommit>, Refused> {
-        let name = "lane-commits";
-        let mut all = Vec::new();
-        for range in &block.header.lanes {
-            let lane = range.lane();
-            let before = self.merged.get(&lane).copied();
-            let commits = report.need(name, self.history.lane_range(range, before))?;
-            let device = report.need(
-                name,
-                query::device(self.replay.state(), &lane.device).map_err(|e| e.to_string()),
-            )?;
-            let Some(device) = device else {
-                return Err(
-                    report.refuse(name, format!("device {} is not registered", lane.device))
-                );
-            };
-            for (commit, key) in commits {
-                let own = device.key_of(lane.incarnation);
-                if key != own {
-                    let why = format!(
-                        "lane commit {} is signed by {key}, the lane key of {} is {own}",
-                        commit.id, device.name
-                    );
-                    return Err(report.refuse(name, why));
-                }
-                self.lane_commits += 1;
-                all.push(commit);
-            }
-            self.signers.insert(device.name);
-            self.merged.insert(lane, (range.head, range.to));
-        }
-        Ok(all)
+        [
+            (
+                "blocks",
+                format!(
+                    "{} blocks, each rebuilt byte for byte and standing on the one before",
+                    self.blocks
+                ),
+            ),
+            (
+                "certificates",
+                format!(
+                    "{} certificates, each of more than two thirds of the power of its height",
+                    self.certificates
+                ),
+            ),
+            (
+                "lane-commits",
+                format!(
+                    "{} lane commits of {} devices, each rebuilt byte for byte and signed by its device's lane key",
+                    self.lane_commits,
+                    self.signers.len()
+                ),
+            ),
+            (
+                "receipts",
+                format!(
+                    "{} entries, each signed by its author, with one receipt in its place",
+                    self.entries
+                ),
+            ),
+            (
+                "native-rules",
+                format!(
+                    "all native rules were run again and gave every receipt byte for byte; the verdicts of dapps were \
+                     taken from the certified receipts, not run again: {dapps}"
+                ),
+            ),
+            (
+                "state-roots",
+                format!(
+                    "{} of {} state roots recomputed; the others follow on writes of dapps and were taken from certified headers",
+                    self.state_roots, self.blocks
+                ),
+            ),
+        ]
     }
 }
 
-fn same_digest(height: u64, got: &Digest, expected: &Digest) -> Result<(), HistoryError> {
+/// A height up to which somebody vouches for the signatures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trusted {
+    /// The height.
+    pub height: u64,
+    /// The block there, if it was named.
+    pub block: Option<Oid>,
+}
+
+/// How a chain is verified.
+#[derive(Default)]
+pub struct Settings<'a> {
+    /// The chain that it must be.
+    pub chain: Option<ChainId>,
+    /// Up to here signatures are taken on the caller's word.
+    pub trusted: Option<Trusted>,
+    /// Runs dapps again.
+    pub dapps: Option<&'a mut dyn DappHost>,
+    /// Where progress is kept.
+    pub progress: Option<&'a Path>,
+    /// Starts over, whatever is kept.
+    pub fresh: bool,
+    /// Is told how far it is: height, the newest height, what was checked.
+    pub tell: Option<&'a mut dyn FnMut(u64, u64, &Counts)>,
+    /// Is told, in a sentence, what a person should know meanwhile.
+    pub note: Option<&'a mut dyn FnMut(&str)>,
+}
+
+/// The answer of [`verify`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// Why it could not be told whether the chain holds.
+    pub cannot_tell: Option<String>,
+    /// The chain.
+    pub chain: Option<ChainId>,
+    /// What was checked, this time and before.
+    pub checked: Counts,
+    /// Whether dapps were run again.
+    pub dapps_run: bool,
+    /// The newest block of the clone.
+    pub head: Option<Oid>,
+    /// Its height.
+    pub height: u64,
+    /// What was taken as certified and not recomputed, in sentences.
+    pub not_checked: Vec<String>,
+    /// Whether all that was checked holds.
+    pub ok: bool,
+    /// The height up to which an earlier run had verified the chain.
+    pub resumed_at: Option<u64>,
+    /// The height up to which signatures were taken on the caller's word.
+    pub trusted: u64,
+    /// How far the chain was found to hold.
+    pub verified_height: u64,
+    /// The first thing that is wrong.
+    pub wrong: Option<Wrong>,
+}
+
+/// Checks a chain from genesis, or from where it was verified before.
+pub fn verify(clone: &Path, settings: Settings<'_>) -> Verdict {
+    let mut verdict = Verdict {
+        dapps_run: settings.dapps.is_some(),
+        trusted: settings.trusted.map_or(0, |t| t.height),
+        ..Verdict::default()
+    };
+    match check(clone, settings, &mut verdict) {
+        Ok(()) => verdict.ok = true,
+        Err(Stop::Wrong(wrong)) => verdict.wrong = Some(*wrong),
+        Err(Stop::CannotTell(why)) => verdict.cannot_tell = Some(why),
+    }
+    verdict
+}
+
+fn check(clone: &Path, settings: Settings<'_>, verdict: &mut Verdict) -> Result<(), Stop> {
+    let Settings {
+        chain,
+        trusted,
+        dapps,
+        progress,
+        fresh,
+        tell,
+        note,
+    } = settings;
+    let mut nothing = |_: &str| {};
+    let note = note.unwrap_or(&mut nothing);
+    let mut quiet = |_: u64, _: u64, _: &Counts| {};
+    let tell = tell.unwrap_or(&mut quiet);
+    let at = At::new("clone", "the clone");
+    let objects = Objects::open(clone).map_err(|e| at.unread(&e))?;
+    let dapps_run = dapps.is_some();
+    let kept = kept(
+        progress.filter(|_| !fresh),
+        dapps_run,
+        verdict.trusted,
+        note,
+    );
+    let known = kept.as_ref().map(|p| KnownBlock {
+        chain: p.head.chain,
+        height: p.head.height,
+        block: p.head.block,
+    });
+    let (history, met) = History::open_above(objects, known)?;
+    verdict.chain = Some(history.chain);
+    verdict.head = Some(history.head());
+    verdict.height = history.height();
+    if let Some(expected) = chain.filter(|c| *c != history.chain) {
+        let at = At::new("genesis", "the genesis commit").object(history.chain.into());
+        let why = format!("the clone is of chain {}, not of {expected}", history.chain);
+        return Err(at.wrong("other-chain", why).into());
+    }
+    trust(&history, trusted)?;
+    let mut after = 0;
+    let mut native_since = None;
+    let mut walk = match kept.filter(|_| met) {
+        Some(kept) => {
+            after = kept.head.height;
+            native_since = kept.head.native_since;
+            verdict.resumed_at = Some(after);
+            verdict.trusted = verdict.trusted.max(kept.head.trusted);
+            note(&format!(
+                "going on at height {after}, which was verified before"
+            ));
+            Walk {
+                replay: Replay::at(history.chain, history.genesis.kernel, kept.known, dapps),
+                counts: kept.head.counts,
+                trusted: verdict.trusted,
+            }
+        }
+        None => Walk {
+            replay: Replay::at_genesis(&history.genesis, &history.chain, dapps)?,
+            counts: Counts::default(),
+            trusted: verdict.trusted,
+        },
+    };
+    verdict.verified_height = after;
+    let mut keeper = Keeper {
+        history: &history,
+        path: progress,
+        dapps_run,
+        trusted: verdict.trusted,
+        native_since,
+        verified: after,
+        saved_at: Instant::now(),
+        save_every: SAVE_EVERY,
+        tell,
+        note,
+    };
+    let walked = walk.run(&history, after, &mut keeper);
+    verdict.verified_height = keeper.verified;
+    native_since = keeper.native_since;
+    verdict.checked = walk.counts;
+    verdict.not_checked = not_checked(verdict, native_since);
+    walked
+}
+
+/// What an earlier run left, if it is of use.
+fn kept(
+    path: Option<&Path>,
+    dapps_run: bool,
+    trusted: u64,
+    note: &mut dyn FnMut(&str),
+) -> Option<progress::Progress> {
+    let path = path?;
+    match progress::load(path) {
+        Ok(kept) => kept.filter(|p| {
+            // Who asks for more than was checked before gets it from the beginning.
+            let enough = (p.head.dapps_run || !dapps_run) && p.head.trusted <= trusted;
+            if !enough {
+                note("what was verified before was verified less strictly; starting over");
+            }
+            enough
+        }),
+        Err(why) => {
+            note(&format!(
+                "what was kept in {} is not used ({why}); starting over",
+                path.display()
+            ));
+            None
+        }
+    }
+}
+
+/// The block that somebody vouches for must be the one in the clone.
+fn trust(history: &History, trusted: Option<Trusted>) -> Result<(), Stop> {
+    let Some(trusted) = trusted else {
+        return Ok(());
+    };
+    if trusted.height > history.height() {
+        return Err(Stop::CannotTell(format!(
+            "height {} is trusted, but the clone ends at {}",
+            trusted.height,
+            history.height()
+        )));
+    }
+    // Below what was verified before, ids are not read again: that run saw to them.
+    let (Some(expected), Some(got)) = (trusted.block, history.id(trusted.height)) else {
+        return Ok(());
+    };
     if got == expected {
         return Ok(());
     }
-    Err(HistoryError::broken(
-        format!("block {height}"),
-        "the header names other receipts",
-    ))
+    let at = At::block("clone", trusted.height, got);
+    let why = format!("the trusted block of this height is {expected}");
+    Err(at.wrong("other-checkpoint", why).into())
+}
+
+fn not_checked(verdict: &Verdict, native_since: Option<u64>) -> Vec<String> {
+    let mut out = Vec::new();
+    if verdict.trusted > 0 {
+        out.push(format!(
+            "signatures and certificates up to height {}: taken on your word",
+            verdict.trusted
+        ));
+    }
+    let dapps: Vec<&str> = verdict.checked.dapps.keys().map(String::as_str).collect();
+    if !verdict.dapps_run && !dapps.is_empty() {
+        out.push(format!(
+            "the verdicts of dapps ({}): taken from the certified receipts; --dapps runs them again",
+            dapps.join(", ")
+        ));
+    }
+    if let Some(height) = native_since {
+        out.push(format!(
+            "state roots from height {height} on: they depend on what dapps wrote, and were taken from certified headers"
+        ));
+    }
+    out
+}
+
+/// Tells how far the walk is, and keeps it.
+struct Keeper<'a> {
+    history: &'a History,
+    path: Option<&'a Path>,
+    dapps_run: bool,
+    trusted: u64,
+    native_since: Option<u64>,
+    verified: u64,
+    saved_at: Instant,
+    save_every: Duration,
+    tell: &'a mut dyn FnMut(u64, u64, &Counts),
+    note: &'a mut dyn FnMut(&str),
+}
+
+impl Watcher for Keeper<'_> {
+    fn block(&mut self, seen: &Seen<'_>) -> Result<(), Stop> {
+        let header = &seen.block.header;
+        self.verified = header.height;
+        if self.native_since.is_none() && matches!(seen.known, crate::replay::Known::Native(_)) {
+            self.native_since = Some(header.height);
+        }
+        (self.tell)(header.height, self.history.height(), seen.counts);
+        let last = header.height == self.history.height();
+        if let Some(path) = self.path
+            && (last || self.saved_at.elapsed() >= self.save_every)
+        {
+            self.save(path, seen);
+        }
+        Ok(())
+    }
+}
+
+impl Keeper<'_> {
+    fn save(&mut self, path: &Path, seen: &Seen<'_>) {
+        let begun = Instant::now();
+        let place = Place {
+            chain: self.history.chain,
+            block: seen.block.id,
+            height: seen.block.header.height,
+            counts: seen.counts,
+            dapps_run: self.dapps_run,
+            native_since: self.native_since,
+            trusted: self.trusted,
+        };
+        // The answer does not depend on it, so that a full disk costs only the second start.
+        if let Err(e) = progress::save(path, &place, seen.known) {
+            (self.note)(&format!(
+                "progress can't be kept in {}: {e}",
+                path.display()
+            ));
+            self.path = None;
+        }
+        self.saved_at = Instant::now();
+        self.save_every = SAVE_EVERY.max(begun.elapsed() * SAVE_SHARE);
+    }
 }

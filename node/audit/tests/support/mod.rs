@@ -2,7 +2,10 @@
 //! played: three of four keys sign whatever block is made, the dapp takes every transfer but those to nobody.
 
 // Each test program uses another part of this module.
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, unused_imports, clippy::unwrap_used)]
+
+pub mod forge;
+mod releases;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -10,37 +13,33 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use instar_attest::bundle::Bundle;
-use instar_attest::release::{
-    Activation, FileMode, FileReveal, Nonce, Release, ReleaseHead, SbomReveal, Source,
-    SourceFormat, Target, commitment, target_digest,
-};
+use instar_attest::release::{Nonce, Source, Target, commitment, target_digest};
 use instar_attest::statement::{Build, Statement};
 use instar_attest::{ChainId, Digest, SecretKey};
 use instar_audit::Supplier;
-use instar_chain::build::release_root;
 use instar_chain::ops::{
     Ballot, BuildOp, Commit, Health, Open, Propose, Ready, Report, Reveal, TargetCommitment,
     TargetReveal, UpgradeOp, Vote,
 };
 use instar_chain::{
-    BlockInput, DappCall, DappFailure, DappHost, DappResult, MemoryState, Policy, SlotPolicy,
-    Verdict, apply_block, genesis_writes, query,
+    BlockInput, DappCall, DappFailure, DappHost, DappResult, MemoryState, Verdict, apply_block,
+    genesis_writes, query,
 };
-use instar_chunks::{Profile, add_file};
 use instar_ledger::store::{OpenOptions, Store};
 use instar_ledger::vote::{self, VoteKind};
 use instar_ledger::{
-    BlockDraft, Certificate, CommitSignature, DeviceId, Entry, Genesis, GenesisDapp,
-    GenesisOperator, GenesisRelease, GenesisValidator, Header, Keys, Lane, LaneRange, Oid,
+    BlockDraft, Certificate, CommitSignature, DeviceId, Entry, Header, Lane, LaneRange, Oid,
     ReceiptLine, receipt,
 };
+use instar_state::Fork;
 use serde_json::{Value, json};
+
+pub use releases::{COIN, COMMIT, NODE, Program, contents, files, sbom, source};
+use releases::{genesis, release, summary};
 
 pub const TIME_MS: u64 = 1_700_000_000_000;
 pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 const RECIPE: &str = "cargo-vendored-v1";
-/// The raw commit that is built.
-pub const COMMIT: &str = "tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\nauthor A <a@a> 1700000000 +0000\ncommitter A <a@a> 1700000000 +0000\n\ncoin: Add a memo\n";
 
 /// A key with a fixed seed: one for each purpose and number.
 pub fn key(purpose: &str, number: usize) -> SecretKey {
@@ -48,155 +47,14 @@ pub fn key(purpose: &str, number: usize) -> SecretKey {
     SecretKey::from_seed(seed.as_bytes())
 }
 
-pub fn source() -> Source {
-    let id = git2::Oid::hash_object(git2::ObjectType::Commit, COMMIT.as_bytes()).unwrap();
-    Source {
-        commit: id.to_string(),
-        format: SourceFormat::Sha1,
-        tree: COMMIT[5..45].to_owned(),
-    }
-}
-
-/// Every file of every release, by content.
-pub fn contents() -> Vec<Vec<u8>> {
-    let big: Vec<u8> = (0..60_000u32)
-        .flat_map(|i| (i % 251).to_be_bytes())
-        .collect();
-    vec![
-        b"{\"bomFormat\":\"CycloneDX\"}".to_vec(),
-        b"{\"name\":\"coin\"}".to_vec(),
-        b"coin 1".to_vec(),
-        [b"coin 2 ".to_vec(), big].concat(),
-    ]
-}
-
-fn summary(content: &[u8]) -> instar_chunks::FileSummary {
-    let mut from = content;
-    add_file(Profile::InstarCdcV1, &mut from, &mut |_, _| Ok(())).unwrap()
-}
-
-fn file(path: &str, mode: FileMode, content: &[u8]) -> FileReveal {
-    let sum = summary(content);
-    FileReveal {
-        cid: sum.cid.to_string().parse().unwrap(),
-        dag_size: sum.dag_size,
-        mode,
-        path: format!("{TARGET}/{path}").parse().unwrap(),
-        sha256: Digest::from_bytes(sum.sha256),
-        size: sum.size,
-    }
-}
-
-pub fn files(version: usize) -> Vec<FileReveal> {
-    let contents = contents();
-    vec![
-        file("dapp.json", FileMode::Plain, &contents[1]),
-        file(
-            "rootfs/bin/coin",
-            FileMode::Executable,
-            &contents[version + 1],
-        ),
-    ]
-}
-
-pub fn sbom() -> SbomReveal {
-    let sum = summary(&contents()[0]);
-    SbomReveal {
-        cid: sum.cid.to_string().parse().unwrap(),
-        dag_size: sum.dag_size,
-        path: "sbom.cdx.json".parse().unwrap(),
-        sha256: Digest::from_bytes(sum.sha256),
-        size: sum.size,
-    }
-}
-
-/// What is upgraded.
-#[derive(Clone, Copy)]
-pub struct Program {
-    pub activation: Activation,
-    pub name: &'static str,
-    pub slot: &'static str,
-}
-
-pub const COIN: Program = Program {
-    activation: Activation::Dapp,
-    name: "coin",
-    slot: "dapps/coin",
-};
-pub const NODE: Program = Program {
-    activation: Activation::Rolling,
-    name: "instar",
-    slot: "node",
-};
-
-fn release(chain: ChainId, program: Program, version: usize) -> (String, String) {
-    let head = ReleaseHead {
-        activation: program.activation,
-        chain,
-        chunk_profile: Profile::InstarCdcV1.name().parse().unwrap(),
-        name: program.name.parse().unwrap(),
-        number: version as u64,
-        protocol: 1,
-        slot: program.slot.parse().unwrap(),
-        source: source(),
-    };
-    let targets = BTreeMap::from([(TARGET.parse().unwrap(), files(version))]);
-    let release = Release::assemble(head, &targets, sbom()).unwrap();
-    let (text, root) = release_root(&release).unwrap();
-    (text, root.to_string())
-}
-
-fn genesis() -> Genesis {
-    let slot_policy = SlotPolicy {
-        recipes: vec![RECIPE.into()],
-        rehearsal_blocks: 1,
-        ..SlotPolicy::default()
-    };
-    let policy = Policy {
-        dapps: slot_policy.clone(),
-        node: slot_policy,
-        ..Policy::default()
-    };
-    let (release_json, root) = release(ChainId::from_bytes([0; 32]), COIN, 1);
-    Genesis {
-        accounts: BTreeMap::new(),
-        chain_name: "audited".into(),
-        dapps: vec![GenesisDapp {
-            manifest: json!({}),
-            name: "coin".into(),
-        }],
-        kernel: 1,
-        operators: vec![GenesisOperator {
-            account: key("account", 9).public(),
-            name: "developer".into(),
-        }],
-        policy: serde_json::to_value(policy).unwrap(),
-        protocol: 1,
-        releases: vec![GenesisRelease {
-            number: 1,
-            release: root,
-            release_json,
-            slot: "dapps/coin".into(),
-        }],
-        time_ms: TIME_MS,
-        validators: (0..4)
-            .map(|i| GenesisValidator {
-                keys: Keys {
-                    account: key("account", i).public(),
-                    builder: key("builder", i).public(),
-                    consensus: key("consensus", i).public(),
-                    lane: key("lane", i).public(),
-                },
-                name: format!("v{i}"),
-                operator: format!("operator-{i}"),
-                power: 1,
-            })
-            .collect(),
-    }
-}
-
 /// Takes every transfer but those to nobody.
-struct Coin;
+#[derive(Default)]
+pub struct Coin {
+    /// Whether it notes each transfer in its state.
+    pub writes: bool,
+    /// What it notes beside them; a machine that computes otherwise.
+    pub lie: Option<&'static str>,
+}
 
 impl DappHost for Coin {
     fn run(&mut self, call: DappCall<'_>) -> Result<DappResult, DappFailure> {
@@ -219,7 +77,15 @@ impl DappHost for Coin {
                 .iter()
                 .map(|e| verdict(&e.body["to"]))
                 .collect(),
-            writes: BTreeMap::new(),
+            writes: match self.writes {
+                false => BTreeMap::new(),
+                true => call
+                    .entries
+                    .iter()
+                    .map(|e| (format!("seen/{}", e.id), Some(b"1".to_vec())))
+                    .chain(self.lie.map(|key| (key.to_owned(), Some(b"1".to_vec()))))
+                    .collect(),
+            },
         })
     }
 }
@@ -229,6 +95,8 @@ pub struct Chain {
     pub store: Store,
     pub chain: ChainId,
     pub state: MemoryState,
+    tree: Fork,
+    pub coin: Coin,
     nonces: BTreeMap<usize, u64>,
     pub root: String,
     /// What a lying proposer puts into the receipts of the next block, and everybody signs.
@@ -249,13 +117,18 @@ impl Chain {
         let path = dir.path().join("ledger.git");
         let (mut store, chain) = Store::create_with(&path, &genesis, &options).unwrap();
         let mut state = MemoryState::default();
-        state.apply(&genesis_writes(&genesis, &chain).unwrap());
+        let writes = genesis_writes(&genesis, &chain).unwrap();
+        state.apply(&writes);
+        let mut tree = Fork::empty();
+        tree.apply(&writes).unwrap();
         store.begin_incarnation(&lane()).unwrap();
         Self {
             dir,
             store,
             chain,
             state,
+            tree,
+            coin: Coin::default(),
             nonces: BTreeMap::new(),
             root: String::new(),
             falsify: None,
@@ -307,8 +180,9 @@ impl Chain {
             lanes: &lanes,
             left_out: &[],
         };
-        let output = apply_block(&self.state, &input, &mut Coin).unwrap();
+        let output = apply_block(&self.state, &input, &mut self.coin).unwrap();
         self.state.apply(&output.writes);
+        let state_root = self.tree.apply(&output.writes).unwrap();
         let mut receipts = output.receipts;
         if let Some(falsify) = self.falsify.take() {
             falsify(&mut receipts);
@@ -333,7 +207,7 @@ impl Chain {
             proposer: key("consensus", 0).public(),
             protocol: output.protocol,
             receipts: receipt::digest(&receipts).unwrap(),
-            state_root: Digest::of(&height.to_be_bytes()),
+            state_root,
             time_ms: TIME_MS + height * 1000,
             validators: output.validators.digest(),
         };
