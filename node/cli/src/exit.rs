@@ -10,6 +10,11 @@ use anyhow::Result;
 #[error("{0}")]
 pub struct Negative(pub String);
 
+/// A verb that ran, and could not tell: neither yes nor no.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Untold(pub String);
+
 /// Prints an error with its causes and chooses the exit code.
 pub fn code(result: Result<()>) -> ExitCode {
     let Err(error) = result else {
@@ -26,6 +31,9 @@ pub fn code(result: Result<()>) -> ExitCode {
     let _ = writeln!(stderr, "error: {error}");
     for cause in error.chain().skip(1) {
         let _ = writeln!(stderr, "  because: {cause}");
+    }
+    if error.is::<Untold>() {
+        return ExitCode::from(3);
     }
     ExitCode::from(1)
 }

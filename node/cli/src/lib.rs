@@ -8,6 +8,7 @@ pub mod demo;
 pub mod embedded;
 mod exit;
 pub mod founding;
+mod light;
 mod release;
 mod store;
 mod verbs;
@@ -25,7 +26,7 @@ struct Cli {
 }
 
 /// Shown below `--help`; the guide says the same.
-const EXIT_CODES: &str = "Exit codes: 0 done and true · 1 it failed or the answer is no · 2 wrong use of the command line.";
+const EXIT_CODES: &str = "Exit codes: 0 done and true · 1 it failed or the answer is no · 2 wrong use of the command line · 3 it could not be told (`chain verify`).";
 
 #[derive(Subcommand)]
 enum Verb {

@@ -1,13 +1,16 @@
-//! Where the receipt of each entry stands. An index, not a truth: it is made again from the ledger when it is lost.
+//! Where the receipt of each entry stands, and at which heights the validator set changed. An index, not a truth: it is
+//! made again from the ledger when it is lost.
 
 use std::path::Path;
 
-use instar_attest::Digest;
-use instar_ledger::{Receipt, ReceiptLine};
+use instar_attest::{Digest, json};
+use instar_ledger::{Receipt, ReceiptLine, ValidatorSet};
 use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
 /// Entry id → block height and position among the block's receipt lines.
 const RECEIPTS: TableDefinition<&[u8; 32], (u64, u32)> = TableDefinition::new("receipts");
+/// Height → the validator set that its header names, where that is another one than before; canonical JSON.
+const CHANGES: TableDefinition<u64, &[u8]> = TableDefinition::new("validator-changes");
 /// The height up to which blocks are indexed.
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const DONE: &str = "done";
@@ -38,6 +41,7 @@ impl Index {
         let db = Database::create(path).map_err(fail)?;
         let tx = db.begin_write().map_err(fail)?;
         tx.open_table(RECEIPTS).map_err(fail)?;
+        tx.open_table(CHANGES).map_err(fail)?;
         tx.open_table(META).map_err(fail)?;
         tx.commit().map_err(fail)?;
         Ok(Self(db))
@@ -50,8 +54,14 @@ impl Index {
         Ok(meta.get(DONE).map_err(fail)?.map_or(0, |v| v.value()))
     }
 
-    /// Notes the receipts of a block. Not synced: after a crash the tail is indexed again.
-    pub fn add(&self, height: u64, lines: &[ReceiptLine]) -> Result<(), IndexError> {
+    /// Notes the receipts of a block, and the validator set that its header names if that is another one than before.
+    /// Not synced: after a crash the tail is indexed again.
+    pub fn add(
+        &self,
+        height: u64,
+        lines: &[ReceiptLine],
+        changed: Option<&ValidatorSet>,
+    ) -> Result<(), IndexError> {
         let mut tx = self.0.begin_write().map_err(fail)?;
         tx.set_durability(Durability::None).map_err(fail)?;
         {
@@ -67,6 +77,13 @@ impl Index {
                         .insert(receipt.entry.as_bytes(), (height, position))
                         .map_err(fail)?;
                 }
+            }
+            if let Some(set) = changed {
+                let bytes = json::to_vec(set).map_err(fail)?;
+                tx.open_table(CHANGES)
+                    .map_err(fail)?
+                    .insert(height, bytes.as_slice())
+                    .map_err(fail)?;
             }
             tx.open_table(META)
                 .map_err(fail)?
@@ -85,4 +102,38 @@ impl Index {
             .map_err(fail)?
             .map(|v| v.value()))
     }
+
+    /// Up to `limit` changes of the validator set above a height, oldest first.
+    pub fn changes(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, ValidatorSet)>, IndexError> {
+        let tx = self.0.begin_read().map_err(fail)?;
+        let table = tx.open_table(CHANGES).map_err(fail)?;
+        let from = after.saturating_add(1);
+        table
+            .range(from..)
+            .map_err(fail)?
+            .take(limit)
+            .map(|row| {
+                let (height, set) = row.map_err(fail)?;
+                Ok((height.value(), read_set(set.value())?))
+            })
+            .collect()
+    }
+
+    /// The set that the newest change at or below a height brought; none if there was no change yet.
+    pub fn change_at_or_below(&self, height: u64) -> Result<Option<ValidatorSet>, IndexError> {
+        let tx = self.0.begin_read().map_err(fail)?;
+        let table = tx.open_table(CHANGES).map_err(fail)?;
+        let newest = table.range(..=height).map_err(fail)?.next_back();
+        newest
+            .map(|row| read_set(row.map_err(fail)?.1.value()))
+            .transpose()
+    }
+}
+
+fn read_set(bytes: &[u8]) -> Result<ValidatorSet, IndexError> {
+    json::from_slice(bytes, bytes.len()).map_err(fail)
 }

@@ -8,6 +8,7 @@ mod governed;
 mod held;
 mod loopback;
 mod operators;
+mod outside;
 mod stores;
 mod work_tree;
 
@@ -34,6 +35,10 @@ const STORIES: &[Story] = &[
     (
         "a_chain_is_governed_and_a_device_said_two_things",
         governed::governed,
+    ),
+    (
+        "a_chain_is_checked_from_outside",
+        outside::checked_from_outside,
     ),
 ];
 

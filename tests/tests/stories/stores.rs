@@ -80,7 +80,7 @@ pub fn falsified_balance() {
     );
 }
 
-fn run_traffic(stage: &Stage<'_>) {
+pub(super) fn run_traffic(stage: &Stage<'_>) {
     let traffic = Traffic::start(stage.chain, stage.clients.clone(), 0, INTERVAL).unwrap();
     wait::until("some transfers becoming final", PATIENCE, || {
         Ok((traffic.seen().applied >= TRANSFERS).then_some(()))

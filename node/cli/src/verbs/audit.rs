@@ -130,12 +130,6 @@ fn collect(args: &Args, scratch: &Path) -> Result<Report> {
     Ok(report)
 }
 
-/// `instar chain verify`: everything about a clone but the custody of a release.
-pub fn verify(clone: &Path, json: bool) -> Result<()> {
-    let (report, _) = verify_chain(clone);
-    print(json, &report)
-}
-
 fn print(json: bool, report: &Report) -> Result<()> {
     facts(json, report, words)?;
     match report.refused_by() {

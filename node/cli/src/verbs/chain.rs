@@ -1,5 +1,9 @@
 //! `instar chain`: look at a chain through a node.
 
+mod light;
+mod prove;
+mod verify;
+
 use anyhow::Result;
 use instar_ledger::ReceiptLine;
 use instar_node::api::types::Status;
@@ -20,8 +24,14 @@ pub enum Verb {
     Status(StatusArgs),
     /// Show the newest blocks
     Log(LogArgs),
-    /// Check a clone: every byte, signature and certificate, and the native rules, from genesis on; offline
-    Verify(VerifyArgs),
+    /// Check a clone: every byte, signature, certificate, receipt and state root, from genesis on; offline
+    Verify(verify::Args),
+    /// Check one header by the certified changes of the validator set, without a clone
+    Light(light::Args),
+    /// Prove what the state says of a key, in a file that anybody can check offline
+    Prove(prove::Prove),
+    /// Check a file that `prove` wrote; offline
+    CheckProof(prove::Check),
 }
 
 #[derive(clap::Args)]
@@ -32,16 +42,6 @@ pub struct StatusArgs {
     json: bool,
     #[command(flatten)]
     node: NodeArgs,
-}
-
-#[derive(clap::Args)]
-#[command(after_help = "Example: instar chain verify ledger")]
-pub struct VerifyArgs {
-    /// A clone, made by stock git
-    path: std::path::PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(clap::Args)]
@@ -64,7 +64,10 @@ pub fn run(verb: Verb) -> Result<()> {
         Verb::Join(args) => super::join::run(&args),
         Verb::Status(args) => facts(args.json, &args.node.client()?.status()?, words),
         Verb::Log(args) => log(&args),
-        Verb::Verify(args) => super::audit::verify(&args.path, args.json),
+        Verb::Verify(args) => verify::run(&args),
+        Verb::Light(args) => light::run(&args),
+        Verb::Prove(args) => prove::prove(&args),
+        Verb::CheckProof(args) => prove::check(&args),
     }
 }
 

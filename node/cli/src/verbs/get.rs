@@ -83,13 +83,21 @@ pub struct Sources {
 }
 
 /// Sources that are open, and what keeps them so.
-struct Open {
+pub(crate) struct Open {
     sources: Vec<Box<dyn Source>>,
     peer: Option<(tokio::runtime::Runtime, Peer)>,
 }
 
+impl Open {
+    /// The sources, in the order in which they were named.
+    pub(crate) fn sources(&self) -> &[Box<dyn Source>] {
+        &self.sources
+    }
+}
+
 impl Sources {
-    fn open(&self, store: &Arc<BlockStore>) -> Result<Open> {
+    /// Opens what was named.
+    pub(crate) fn open(&self, store: &Arc<BlockStore>) -> Result<Open> {
         let mut sources: Vec<Box<dyn Source>> = Vec::new();
         for path in &self.car {
             let car = CarSource::open(path).with_context(|| path.display().to_string())?;

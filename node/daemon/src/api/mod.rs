@@ -2,6 +2,7 @@
 
 mod git;
 mod govern;
+mod light;
 mod read;
 mod sync;
 pub mod types;
@@ -81,6 +82,11 @@ pub(crate) fn router(node: Shared) -> Router {
         .route("/v1/motions", get(govern::motions))
         .route("/v1/motions/{id}", get(govern::motion))
         .route("/v1/allowed-signers", get(read::allowed_signers))
+        .route("/v1/headers", get(light::newest))
+        .route("/v1/headers/{height}", get(light::by_height))
+        .route("/v1/light/changes", get(light::changes))
+        .route("/v1/light/validators/{height}", get(light::validators))
+        .route("/v1/light/proof", get(light::prove))
         .route("/v1/entries", post(write::entries))
         .route("/v1/statements", post(write::statement))
         .route("/v1/store", post(write::store_archive))

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use instar_attest::{ChainId, Digest, PublicKey};
 use instar_chain::record::Closed;
+use instar_ledger::light::SignedHeader;
 use instar_ledger::{Certificate, DeviceId, Header, Lane, Oid, Receipt, ReceiptLine};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -184,6 +185,21 @@ pub struct BlockAnswer {
     pub receipts: Vec<ReceiptLine>,
     /// The certificate that made it final.
     pub certificate: Certificate,
+}
+
+/// `GET /v1/light/proof?key=KEY`: what the state says of a key, with its proof in ICS-23 form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyProof {
+    /// The header whose state root the proof leads to.
+    pub header: SignedHeader,
+    /// The key.
+    pub key: String,
+    /// The encoded proof, in base64.
+    pub proof: String,
+    /// The value, in base64; absent where the state has none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub value: Option<String>,
 }
 
 /// What every refusal of the API looks like.

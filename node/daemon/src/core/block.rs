@@ -434,7 +434,10 @@ impl Core {
         self.ledger
             .finalize(&block, certificate)
             .map_err(ledger_error)?;
-        self.index.add(certificate.height, &tested.receipts)?;
+        let changed = tested.validators != self.head.validators;
+        let changed = changed.then_some(&tested.validators);
+        self.index
+            .add(certificate.height, &tested.receipts, changed)?;
         self.head = Head {
             height: certificate.height,
             block,

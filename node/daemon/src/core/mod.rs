@@ -5,6 +5,7 @@
 mod block;
 mod fork;
 mod lanes;
+mod light;
 mod lookup;
 pub mod open;
 mod own_lane;

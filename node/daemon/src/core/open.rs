@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use instar_attest::Purpose;
 use instar_ledger::store::OpenOptions;
-use instar_ledger::{Certificate, Genesis, Store};
+use instar_ledger::{Certificate, Genesis, Header, Store, ValidatorSet};
 use instar_runtime::Runtime;
 use instar_state::StateStore;
 
@@ -105,9 +105,36 @@ impl Core {
                 break;
             };
             let block = self.ledger.read_block(&id).map_err(ledger_error)?;
-            self.index.add(height, &block.receipts)?;
+            let changed = self.changed_validators(height, &block.header)?;
+            self.index.add(height, &block.receipts, changed.as_ref())?;
         }
         Ok(())
+    }
+
+    /// The validator set that a header names, if it is another one than the header before names.
+    fn changed_validators(
+        &self,
+        height: u64,
+        header: &Header,
+    ) -> Result<Option<ValidatorSet>, CoreError> {
+        let before = match self.validators_after(height - 1)? {
+            Some(set) if set.digest() != header.validators => set,
+            _ => return Ok(None),
+        };
+        let view = match self.state.view_at(height) {
+            Err(instar_state::StoreError::Pruned { .. }) => {
+                // Light checkers that begin below it have to ask another node.
+                tracing::warn!(
+                    height,
+                    before = %before.digest(),
+                    now = %header.validators,
+                    "the validators changed here, but the state of this height is pruned; the index can't name them"
+                );
+                return Ok(None);
+            }
+            view => view?,
+        };
+        Ok(Some(instar_chain::query::validator_set(&view)?))
     }
 }
 
