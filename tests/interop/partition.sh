@@ -8,6 +8,7 @@ need_instar
 need ip "install iproute2"
 need git "install git 2.39 or newer"
 need jq "install jq"
+need python3 "install Python 3"
 [ "$(id -u)" = 0 ] || exec unshare --map-root-user --net --mount sh -c 'mount -t tmpfs tmpfs /run && exec bash "$1"' sh "$0"
 
 tag=ip$$
@@ -68,7 +69,8 @@ for host in 1 2 3 4; do
     --http "10.99.0.$host:8080" --validator "$scratch"/val-*.json --json | jq -r .chain)
 done
 start() { # host
-  at "$1" "$instar" node run --home "$(home "$1")" >"$scratch/node-$1.log" 2>&1 &
+  # Not through a function: the process that is killed later must be the node itself.
+  ip netns exec "$tag-$1" "$instar" node run --home "$(home "$1")" >>"$scratch/node-$1.log" 2>&1 &
   pids+=("$!")
 }
 until_true() { # seconds, what, command...
@@ -103,12 +105,40 @@ other=$(printf '0%.0s' {1..64})
 if at 5 "$instar" chain join "$(url 1)" --id "$other" --home "$(home 5)" 2>"$scratch/refused"; then fail "another chain was joined"; fi
 grep -q "has chain $chain" "$scratch/refused" || fail "the refusal does not name the chain: $(cat "$scratch/refused")"
 [ ! -e "$(home 5)/ledger.git" ] || fail "something was written for a refused chain"
-at 5 "$instar" chain join "$(url 1)" "$(url 2)" --id "$chain" --home "$(home 5)" --http 10.99.0.5:8080 \
+# The first that it follows changes a byte of every answer: now in a certificate, now in a pack.
+cat >"$scratch/liar.py" <<'PY'
+import http.server, sys, urllib.request
+turn = 0
+class Liar(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        global turn
+        try:
+            answer = bytearray(urllib.request.urlopen(sys.argv[1] + self.path, timeout=40).read())
+        except urllib.error.HTTPError as refusal:
+            self.send_error(refusal.code)
+            return
+        if self.path.startswith('/v1/sync/'):
+            turn += 1
+            answer[60 if turn % 2 else len(answer) - 30] ^= 1
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(('10.99.0.5', 9999), Liar).serve_forever()
+PY
+ip netns exec "$tag-5" python3 "$scratch/liar.py" "$(url 1)" 2>"$scratch/liar.log" &
+pids+=("$!")
+until_true 20 "the liar answering" at 5 python3 -c 'import urllib.request; urllib.request.urlopen("http://10.99.0.5:9999/v1/genesis")'
+at 5 "$instar" chain join "http://10.99.0.5:9999" "$(url 2)" --id "$chain" --home "$(home 5)" --http 10.99.0.5:8080 \
   --data /ip4/10.99.0.5/tcp/7002 --json >"$scratch/joined"
 start 5
 until_true 60 "the follower answering" answers 5
 until_true 60 "the follower reaching the trunk" labelled 5 "$first" final
 same "$(run 5 chain status --json | jq -r .role)" follower "the joined node follows"
+plain() { sed 's/\x1b\[[0-9;]*m//g' "$scratch/node-5.log"; }
+plain | grep -q 'a source of blocks failed and rests.*9999' || fail "the source that changes bytes is not named"
+ok "a source that changes bytes is named and left alone: $(plain | grep -o 'why="[^"]*"' | head -n 1)"
 same "$(balance 5 ada | jq -r '.answer.balance + " " + .label')" "99 final" "the follower ran the coin itself"
 
 # One of four is cut off.

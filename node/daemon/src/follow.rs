@@ -18,9 +18,11 @@ use crate::core::CoreError;
 use crate::node::Shared;
 
 /// How long a source holds a question for a block that is not final yet.
-const HOLD: Duration = Duration::from_secs(20);
+const HOLD: Duration = Duration::from_secs(5);
+/// How long it may take to reach a source; another may be near.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an answer may take beyond that: a few blocks over a slow line.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a source that failed or lied is left alone.
 const REST: Duration = Duration::from_secs(10);
 /// Between two tries when no source can be asked.
@@ -39,6 +41,7 @@ impl Upstream {
     fn new(url: &str) -> Self {
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(HOLD + ANSWER_TIMEOUT))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
             .http_status_as_error(false)
             .proxy(None)
             .user_agent("instar")
@@ -86,9 +89,12 @@ pub(crate) async fn until_validator(node: &Shared) {
         return;
     }
     tracing::info!(from = ?node.config.follow, "no validator: this node follows");
-    let (mut turn, mut ready) = (0usize, BTreeSet::new());
-    while !is_validator(node).await {
-        turn = turn.wrapping_add(1) % upstreams.len();
+    let mut ready = BTreeSet::new();
+    // The first that was named is asked first.
+    for turn in (0..upstreams.len()).cycle() {
+        if is_validator(node).await {
+            break;
+        }
         if upstreams[turn].rests() {
             if upstreams.iter().all(Upstream::rests) {
                 tokio::time::sleep(PAUSE).await;
