@@ -17,6 +17,9 @@ const MAX_BATCH: usize = 1_000;
 /// How often an unmerged end is sent again, for peers that were away.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// While nothing moves it is sent after one, two, four… of those, and from here on once in so many.
+const SELDOM: u32 = 16;
+
 /// Gathers entries into lane commits.
 pub(crate) async fn lane_loop(node: Shared, mut queue: mpsc::Receiver<Batch>) {
     while let Some(first) = queue.recv().await {
@@ -67,12 +70,20 @@ pub(crate) async fn receive_loop(node: Shared) {
 /// The own lane each time, the others' in turn: whoever has met a device carries its lane to those who have not.
 pub(crate) async fn again_loop(node: Shared) {
     let mut tick = tokio::time::interval(AGAIN);
-    let (mut last_height, mut turn) = (0, 0usize);
+    let (mut last_height, mut turn, mut still) = (0, 0usize, 0u32);
+    let mut peers = node.peer.connected();
     loop {
         tick.tick().await;
         let height = node.height();
-        // A trunk that moves merges the lanes by itself.
-        if height == last_height {
+        let connected = node.peer.connected();
+        // A trunk that moves merges the lanes by itself, and whoever comes has to be told anew.
+        if height != last_height || connected != peers {
+            still = 0;
+            peers = connected;
+        } else {
+            still = still.saturating_add(1);
+        }
+        if still.is_power_of_two() || (still > 0 && still % SELDOM == 0) {
             turn = turn.wrapping_add(1);
             let messages = node.with_core(move |core| again(core, turn)).await;
             match messages {

@@ -13,6 +13,9 @@ use super::{Core, CoreError, ledger_error};
 
 /// The largest lane message on the data swarm; of a larger tail a prefix is sent.
 pub const MAX_LANE_MESSAGE_BYTES: usize = 2 << 20;
+/// Commits that go out with each new one, so that a peer that missed the last messages can follow. The whole end goes out
+/// now and then while the trunk stands still; with every commit it would cost the square of its length.
+const RECENT_COMMITS: usize = 32;
 /// Unmerged commits of one lane that are kept verified in memory; a device that floods waits for the trunk.
 const MAX_TAIL_COMMITS: usize = 1024;
 
@@ -89,7 +92,7 @@ impl Core {
 
     /// Appends entries to the own lane and returns the commit with the message that tells the peers.
     ///
-    /// Entries that are pending already are left out; `None` when nothing is left.
+    /// Entries that are pending already are left out; `None` when nothing is left, or nothing that peers would take now.
     pub fn append(&mut self, entries: &[Entry], time_s: u64) -> Result<Option<Vec<u8>>, CoreError> {
         let mut fresh = BTreeSet::new();
         let entries: Vec<Entry> = entries
@@ -107,14 +110,17 @@ impl Core {
             .append_lane(&self.keys.lane, &lane, &entries, time_s)
             .map_err(ledger_error)?;
         self.pending_ids.extend(fresh);
-        let tail = self.tails.entry(lane).or_default();
-        if tail.rest.is_empty() && tail.commits.len() < MAX_TAIL_COMMITS {
-            tail.commits.push(Arc::new(commit));
-        } else {
-            tail.rest.push_back(commit.id);
-        }
         self.tails_changed();
-        self.lane_message(&lane)
+        let tail = self.tails.entry(lane).or_default();
+        if !tail.rest.is_empty() || tail.commits.len() >= MAX_TAIL_COMMITS {
+            // Peers keep no more of it either, until the trunk has merged what comes before.
+            tail.rest.push_back(commit.id);
+            return Ok(None);
+        }
+        tail.commits.push(Arc::new(commit));
+        let recent = tail.commits.len().saturating_sub(RECENT_COMMITS);
+        let ids: Vec<Oid> = tail.commits[recent..].iter().map(|c| c.id).collect();
+        self.message(&lane, &ids)
     }
 
     /// The lanes that have an unmerged end here, the own one first.
@@ -135,13 +141,17 @@ impl Core {
             return Ok(None);
         };
         let ids: Vec<Oid> = tail.commits.iter().map(|c| c.id).collect();
+        self.message(lane, &ids)
+    }
+
+    fn message(&self, lane: &Lane, ids: &[Oid]) -> Result<Option<Vec<u8>>, CoreError> {
         if ids.is_empty() {
             return Ok(None);
         }
         // Compressed it is smaller, but a lane of random bodies must fit too.
         let (pack, taken) = self
             .ledger
-            .pack_commits(&ids, MAX_LANE_MESSAGE_BYTES / 2)
+            .pack_commits(ids, MAX_LANE_MESSAGE_BYTES / 2)
             .map_err(ledger_error)?;
         let message = LaneMessage {
             head: ids[taken - 1],
