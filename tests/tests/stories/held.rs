@@ -42,7 +42,7 @@ pub fn inside() {
             let opened = coin::open_second(stage).unwrap();
             runner::all(&stage.runners[..1], &opened.job, &opened.round, 1).unwrap();
             let round = stage.agreed(&opened.round, PATIENCE).unwrap();
-            let proposal = stage.propose(&opened.round, 1).unwrap();
+            let proposal = stage.propose(&opened.round).unwrap();
             stage
                 .proposal(&proposal, "scheduled", &["refused", "void"], PATIENCE)
                 .unwrap_or_else(|_| {
