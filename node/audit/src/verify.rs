@@ -166,6 +166,9 @@ pub struct Trusted {
     pub block: Option<Oid>,
 }
 
+/// Is told how far a verification is: the height, the newest height, what was checked.
+pub type Tell<'a> = dyn FnMut(u64, u64, &Counts) + 'a;
+
 /// How a chain is verified.
 #[derive(Default)]
 pub struct Settings<'a> {
@@ -180,7 +183,7 @@ pub struct Settings<'a> {
     /// Starts over, whatever is kept.
     pub fresh: bool,
     /// Is told how far it is: height, the newest height, what was checked.
-    pub tell: Option<&'a mut dyn FnMut(u64, u64, &Counts)>,
+    pub tell: Option<&'a mut Tell<'a>>,
     /// Is told, in a sentence, what a person should know meanwhile.
     pub note: Option<&'a mut dyn FnMut(&str)>,
 }
@@ -395,7 +398,7 @@ struct Keeper<'a> {
     verified: u64,
     saved_at: Instant,
     save_every: Duration,
-    tell: &'a mut dyn FnMut(u64, u64, &Counts),
+    tell: &'a mut Tell<'a>,
     note: &'a mut dyn FnMut(&str),
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use instar_attest::{ChainId, json};
 
@@ -19,6 +19,11 @@ use crate::journal::{Journal, MAX_RECORD_BYTES, RecordKind, Records};
 use crate::mark::{Mark, MarkFile};
 use crate::oid::Oid;
 use crate::pack;
+
+/// How long a lock may be taken still by a writer that is going.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+/// Between two tries.
+const LOCK_POLL: Duration = Duration::from_millis(10);
 
 impl Store {
     /// Makes a new chain's repository. The folder must not exist or be empty.
@@ -223,6 +228,20 @@ impl Store {
     }
 }
 
+/// Takes the lock, also when the writer before is only just gone: a process that it was starting at that moment holds
+/// a copy of its lock until it has become another program.
+fn take_lock(lock: &fs::File) -> Result<(), fs::TryLockError> {
+    let start = Instant::now();
+    loop {
+        match lock.try_lock() {
+            Err(fs::TryLockError::WouldBlock) if start.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(LOCK_POLL);
+            }
+            taken => return taken,
+        }
+    }
+}
+
 fn open_writer(path: &Path, options: &OpenOptions) -> Result<(Writer, Records), StoreError> {
     let dir = path.join(PRIVATE_DIR);
     let lock = fs::OpenOptions::new()
@@ -231,8 +250,7 @@ fn open_writer(path: &Path, options: &OpenOptions) -> Result<(Writer, Records), 
         .write(true)
         .open(dir.join("lock"))
         .map_err(io_error("opening the lock"))?;
-    lock.try_lock()
-        .map_err(|_| StoreError::Locked(path.into()))?;
+    take_lock(&lock).map_err(|_| StoreError::Locked(path.into()))?;
     let (journal, records) =
         Journal::open(&dir.join("journal")).map_err(io_error("opening the journal"))?;
     // A mark that can't be opened is no reason not to follow the chain: appending will say what is wrong.
