@@ -140,6 +140,10 @@ fn told_to_end_it_ends_the_program() {
         let world = World::new(mode);
         let mut supervisor = world.supervise();
         let pid = supervisor.pid();
+        // It notes its start once it takes signals in its own way.
+        wait_until("the program noting its start", || {
+            (!world.runs().is_empty()).then_some(())
+        });
         let began = Instant::now();
         supervisor.signal("TERM");
         assert!(supervisor.wait().success());

@@ -181,7 +181,10 @@ fn keys_of_an_old_set() {
         matches!(error, LightError::TooLow { known: 4, got: 3 }),
         "{error}"
     );
+    // The trusted block itself is known, and is no news.
+    assert_eq!(light.verify(&story.second.at).unwrap(), *light.block());
     let mut light = light;
+    assert!(light.advance(&story.second).is_err());
     let error = light.advance(&story.first).unwrap_err();
     assert!(matches!(error, LightError::TooLow { .. }), "{error}");
 }
