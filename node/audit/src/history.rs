@@ -1,5 +1,5 @@
 //! One line of blocks, from the head back to genesis, or to a block that was verified before. What the blocks say is
-//! read by [`crate::reader`]; here only their ids are found.
+//! read by `reader`; here only their ids are found.
 
 use instar_attest::ChainId;
 use instar_ledger::grammar::{self, Kind};

@@ -1,6 +1,6 @@
 //! Which blocks are waited for, by whom, and which peers were asked for them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cid::Cid;
@@ -36,12 +36,17 @@ struct Book {
 #[derive(Debug, Default)]
 struct Asked {
     counts: HashMap<Cid, u32>,
+    /// What it has sent lately. Peers send a block twice, when it was asked for in two ways: that is no lie either.
+    sent: VecDeque<Cid>,
     /// Something was forgotten, so that an unknown block proves nothing any more.
     forgot: bool,
 }
 
 /// Asked blocks that one peer may leave unanswered before they are forgotten.
 const MAX_ASKED_PER_PEER: usize = 8192;
+
+/// Blocks that one peer has sent and that are remembered.
+const MAX_SENT_PER_PEER: usize = 2048;
 
 impl Asked {
     fn note(&mut self, cid: Cid) {
@@ -60,6 +65,10 @@ impl Asked {
         *count -= 1;
         if *count == 0 {
             self.counts.remove(cid);
+            if self.sent.len() >= MAX_SENT_PER_PEER {
+                self.sent.pop_front();
+            }
+            self.sent.push_back(*cid);
         }
         true
     }
@@ -107,7 +116,7 @@ impl Wants {
         };
         if asked.settle(&cid) {
             book.tell(&cid, &Answer::Block(peer, Arc::new(data)));
-        } else if !asked.forgot && !asked.counts.is_empty() {
+        } else if !asked.forgot && !asked.counts.is_empty() && !asked.sent.contains(&cid) {
             drop(book);
             self.on_lie(
                 peer,
@@ -198,6 +207,9 @@ mod tests {
         wants.on_block(peer, a, b"a".to_vec());
         wants.on_block(peer, a, b"a".to_vec());
         assert!(matches!(next(&mut wait_a), Some(Answer::Block(..))));
+        assert!(next(&mut wait_b).is_none(), "nothing was held against it");
+        // Asked once and sent once more: it was asked for.
+        wants.on_block(peer, a, b"a".to_vec());
         assert!(next(&mut wait_b).is_none(), "nothing was held against it");
         // "Don't have", and then it has: a peer may remember what was wanted.
         wants.on_dont_have(peer, &b);
