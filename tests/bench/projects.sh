@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The builder on real published projects of different kinds: each is brought from crates.io by cargo, put into a git
+# The builder on real published projects of different kinds: each is brought by cargo, put into a git
 # repository, and built twice. Prints what came out, and fails if it isn't what is known of the project: reproducible, or
 # the reason named. `tests/bench/projects.sh NAME…` builds only those.
 . "$(dirname "$0")/../interop/lib"

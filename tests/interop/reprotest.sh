@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Debian's reprotest agrees: a real program from crates.io that `instar build` finds reproducible is reproducible for it too,
+# Debian's reprotest agrees: a real published program that `instar build` finds reproducible is reproducible for it too,
 # under the variations that it makes on its own (build path, environment, home, time zone, locales, umask, shell, path of
 # programs, number of processors, address randomisation). Of a program that prints when it was built, both say no.
 . "$(dirname "$0")/lib"
