@@ -164,17 +164,15 @@ impl ProofFile {
 
     /// The block of the header, after the whole way to it was checked.
     fn certified(&self, trust: &Trust) -> Result<Oid, ProofFileError> {
-        if let Trust::Block { height, block } = trust
-            && self.header.header.height == *height
-            && self.header.block()? == *block
-        {
-            // The trusted block's own state: there is no way to go.
-            return Ok(*block);
-        }
         let mut light = match (trust, &self.genesis, &self.checkpoint) {
             (Trust::Chain(chain), Some(genesis), None) => Light::from_genesis(chain, genesis)?,
             (Trust::Block { height, block }, None, Some(start)) => {
                 Light::from_checkpoint(*height, block, &start.header, start.validators.clone())?
+            }
+            (Trust::Block { height, block }, ..)
+                if self.header.header.height == *height && self.header.block()? == *block =>
+            {
+                return Ok(*block);
             }
             (Trust::Chain(_), ..) => {
                 return Err(ProofFileError::Start("it has no genesis"));
