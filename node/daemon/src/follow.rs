@@ -31,6 +31,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 const MAX_IMAGE_BYTES: u64 = 1 << 30;
 
 /// A node that is asked for blocks.
+#[derive(Clone)]
 struct Upstream {
     url: String,
     agent: ureq::Agent,
@@ -103,7 +104,7 @@ pub(crate) async fn until_validator(node: &Shared) {
         }
         // As long as one brings blocks it is asked on; without news another one may know more.
         loop {
-            match advance(node, &mut upstreams, turn, &mut ready).await {
+            match advance(node, &upstreams[turn], &mut ready).await {
                 Ok(true) if !is_validator(node).await => {}
                 Ok(_) => break,
                 Err(why) => {
@@ -125,21 +126,12 @@ async fn is_validator(node: &Shared) -> bool {
 /// Asks one source and makes final what it gives. Whether there was anything.
 async fn advance(
     node: &Shared,
-    upstreams: &mut [Upstream],
-    turn: usize,
+    upstream: &Upstream,
     ready: &mut BTreeSet<String>,
 ) -> Result<bool, String> {
     let next = node.height() + 1;
-    let upstream = &upstreams[turn];
-    let (url, agent) = (upstream.url.clone(), upstream.agent.clone());
-    let asked = tokio::task::spawn_blocking(move || {
-        let upstream = Upstream {
-            url,
-            agent,
-            rests_until: None,
-        };
-        upstream.ask(next)
-    });
+    let asking = upstream.clone();
+    let asked = tokio::task::spawn_blocking(move || asking.ask(next));
     let blocks = asked.await.map_err(|e| e.to_string())??;
     let any = !blocks.is_empty();
     for SyncedBlock { certificate, pack } in blocks {
