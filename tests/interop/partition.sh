@@ -9,6 +9,7 @@ need ip "install iproute2"
 need git "install git 2.39 or newer"
 need jq "install jq"
 need python3 "install Python 3"
+need flock "install util-linux"
 [ "$(id -u)" = 0 ] || exec unshare --map-root-user --net --mount sh -c 'mount -t tmpfs tmpfs /run && exec bash "$1"' sh "$0"
 
 tag=ip$$
@@ -179,6 +180,9 @@ label 3 "$west" >/dev/null 2>&1 && fail "an entry crossed the cut"
 # A device that is offline for weeks: more commits on one lane than a peer keeps of it, and a crash in the middle.
 for _ in $(seq 1100); do last=$(transfer 2 dee 1); done
 kill -9 "${pids[1]}"
+wait "${pids[1]}" 2>/dev/null || true
+# A container's helper that was just being started holds a copy of the store's lock until it has become another program.
+until_true 20 "the killed node's store being free" flock -n "$(home 2)/blocks.redb" true
 start 2
 until_true 60 "node 2 answering after it was killed" answers 2
 move west 3 4
