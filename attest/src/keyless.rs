@@ -155,7 +155,14 @@ fn read_root(bytes: &[u8]) -> Result<TrustedRoot, KeylessError> {
     let text = std::str::from_utf8(bytes).map_err(|e| refuse(&e))?;
     let either: Either = serde_json::from_str(text).map_err(|e| refuse(&e))?;
     let inner = either.trusted_root.map(|root| root.to_string());
-    TrustedRoot::from_json(inner.as_deref().unwrap_or(text)).map_err(|e| refuse(&e))
+    let root = TrustedRoot::from_json(inner.as_deref().unwrap_or(text)).map_err(|e| refuse(&e))?;
+    // All its lists may be left out in JSON, so that many a document would be taken for one that trusts nobody.
+    if root.certificate_authorities.is_empty() {
+        return Err(refuse(
+            &"it names no certificate authority, so nothing could be verified with it; is it another file?",
+        ));
+    }
+    Ok(root)
 }
 
 fn verify_with(bundle: &[u8], root: &TrustedRoot, log: Log) -> Result<Certified, KeylessError> {

@@ -126,10 +126,17 @@ fn changed_byte_of_the_payload() {
 fn another_instances_trusted_root() {
     assert!(verify(CONDA.as_bytes(), STAGING.as_bytes()).is_err());
     assert!(verify(PROVENANCE.as_bytes(), PUBLIC.as_bytes()).is_err());
-    assert_eq!(
-        verify(CONDA.as_bytes(), b"{").unwrap_err().rule(),
-        "keyless-trusted-root"
-    );
+    // A file that is none: not JSON, another document, one that names nobody, and a bundle in its place.
+    let nobody = r#"{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}"#;
+    for other in ["{", "{}", nobody, r#"{"trustedRoot":{}}"#, CONDA] {
+        assert_eq!(
+            verify(CONDA.as_bytes(), other.as_bytes())
+                .unwrap_err()
+                .rule(),
+            "keyless-trusted-root",
+            "{other:.40}"
+        );
+    }
 }
 
 fn provenance_answer(identity: Value, root: Option<&str>) -> Answer {
