@@ -94,7 +94,7 @@ fn release(
             report,
             &Sources {
                 chain: verified.history.chain,
-                genesis: &verified.history.genesis,
+                state: &verified.state,
                 log: &verified.log,
                 release: &release,
                 release_bytes: &bytes,

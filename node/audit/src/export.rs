@@ -195,18 +195,14 @@ fn attestations(verified: &Verified, release: &Release, cid: &str) -> BTreeMap<S
         .unwrap_or_default()
         .remove(release.slot.as_str())
         .and_then(|slot| slot.history.into_iter().find(|h| h.release == cid))
-        .and_then(|h| h.round);
+        .and_then(|h| query::round(&verified.state, &h.round?).ok()?);
     for build in verified.log.builds() {
         if let BuildOp::Reveal(reveal) = build.op
-            && Some(reveal.round) == round
-            && let Some(builder) = verified
-                .history
-                .genesis
-                .validators
-                .iter()
-                .find(|v| v.keys.account == build.author)
+            && let Some(round) = &round
+            && reveal.round == round.id
+            && let Some(builder) = round.builders.iter().find(|b| b.account == build.author)
         {
-            let member = attestation_member(&builder.keys.builder);
+            let member = attestation_member(&builder.key);
             out.insert(member, reveal.bundle.into_bytes());
         }
     }

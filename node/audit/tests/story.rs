@@ -52,6 +52,29 @@ fn from_the_source_commit_to_the_activation_height() {
     assert!(places.is_sorted() && !places.contains(&None), "{names:?}");
 }
 
+#[test]
+fn who_counts_is_who_counted_then() {
+    let mut chain = Chain::new();
+    chain.replace_an_account();
+    chain.upgrade_the_coin();
+    let clone = chain.clone();
+    let bundle = chain.dir.path().join("bundle");
+    export(&clone, &chain.root, &mut Everything, &bundle).unwrap();
+    // All four attestations, the one that was revealed by a key that genesis doesn't know too.
+    assert_eq!(
+        fs::read_dir(bundle.join("attestations")).unwrap().count(),
+        4
+    );
+    let report = run(&clone, &bundle, &chain.root);
+    assert!(report.ok, "{:#?}", report.refused_by());
+    let votes = report.steps.iter().find(|s| s.name == "votes").unwrap();
+    assert!(
+        votes.detail.contains("yes by v0, v1, v2"),
+        "{}",
+        votes.detail
+    );
+}
+
 fn verified(clone: &Path) -> Verified {
     verify_chain(clone).1.unwrap()
 }

@@ -119,8 +119,7 @@ pub struct Operator {
 /// All operators that there are or were, by name.
 pub fn operators(view: &dyn StateView) -> Result<BTreeMap<String, Operator>, StateError> {
     let mut all: BTreeMap<String, Operator> = BTreeMap::new();
-    let keys: BTreeMap<PublicKey, KeyRecord> = by_id(view, keys::KEYS)?;
-    for (key, known) in keys {
+    for (key, known) in keys(view)? {
         let operator = all.entry(known.operator).or_default();
         if known.purpose == Purpose::Account && known.retired.is_none() {
             operator.accounts.push(key);
@@ -141,6 +140,11 @@ pub fn operators(view: &dyn StateView) -> Result<BTreeMap<String, Operator>, Sta
         all.entry(name).or_default().removed = record.removed;
     }
     Ok(all)
+}
+
+/// All registered keys, retired ones too.
+pub fn keys(view: &dyn StateView) -> Result<BTreeMap<PublicKey, KeyRecord>, StateError> {
+    by_id(view, keys::KEYS)
 }
 
 /// A motion.

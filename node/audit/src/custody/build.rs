@@ -6,26 +6,23 @@ use instar_attest::check::{Expected, Registered, check_attestation};
 use instar_attest::policy::{Input, OtherKey, Policy, PolicyBuilder, PolicyFormat, verify};
 use instar_attest::release::{FileReveal, Release, ReleaseHead, Target, commitment, target_digest};
 use instar_attest::{Digest, PublicKey, Purpose};
+use instar_chain::build::BuilderRecord;
 use instar_chain::ops::{BuildOp, Open, Reveal};
-use instar_chain::policy::SlotPolicy;
-use instar_ledger::GenesisValidator;
 
-use super::{Sources, who};
+use super::Case;
 use crate::log::Applied;
 use crate::report::{Refused, Report};
 
 /// A reveal that counts, with whose it is.
 pub(super) struct Counted<'a> {
-    pub builder: &'a GenesisValidator,
+    pub builder: &'a BuilderRecord,
     pub reveal: Reveal,
 }
 
 /// Finds the entry that opened the round, and compares it with the release.
-pub(super) fn open(
-    report: &mut Report,
-    from: &Sources<'_>,
-    round: &Digest,
-) -> Result<Applied<Open>, Refused> {
+pub(super) fn open(report: &mut Report, case: &Case<'_>) -> Result<Applied<Open>, Refused> {
+    let Case { from, round, .. } = case;
+    let round = &round.id;
     let found = from.log.builds().find_map(|b| match b.op {
         BuildOp::Open(op) if b.id == *round => Some(Applied {
             id: b.id,
@@ -53,7 +50,7 @@ pub(super) fn open(
         name,
         format!(
             "entry {round} by {} in block {}: {} number {} from commit {}",
-            who(from, &open.author),
+            case.who(&open.author),
             open.height,
             release.slot,
             release.number,
@@ -66,21 +63,16 @@ pub(super) fn open(
 /// Each builder's commitments, by target.
 pub(super) type Commitments = BTreeMap<PublicKey, (u64, BTreeMap<Target, Digest>)>;
 
-pub(super) fn commitments(
-    report: &mut Report,
-    from: &Sources<'_>,
-    policy: &SlotPolicy,
-    round: &Digest,
-) -> Result<Commitments, Refused> {
+pub(super) fn commitments(report: &mut Report, case: &Case<'_>) -> Result<Commitments, Refused> {
     let mut commits = Commitments::new();
-    for build in from.log.builds() {
+    for build in case.from.log.builds() {
         let BuildOp::Commit(op) = build.op else {
             continue;
         };
-        if op.round != *round {
+        if op.round != case.round.id {
             continue;
         }
-        let Some(builder) = asked(from, policy, &build.author) else {
+        let Some(builder) = asked(case, &build.author) else {
             let why = format!("{} was not asked to build", build.author);
             return Err(report.refuse("commitments", why));
         };
@@ -89,13 +81,13 @@ pub(super) fn commitments(
             .into_iter()
             .map(|c| (c.target, c.digest))
             .collect();
-        let before = commits.insert(builder.keys.builder, (build.height, by_target));
+        let before = commits.insert(builder.key, (build.height, by_target));
         if before.is_some() {
             let why = format!("{} committed twice", builder.name);
             return Err(report.refuse("commitments", why));
         }
     }
-    let n = asked_all(from, policy).count();
+    let n = case.round.builders.len();
     report.hold(
         "commitments",
         format!("{} of {n} builders committed", commits.len()),
@@ -105,29 +97,28 @@ pub(super) fn commitments(
 
 pub(super) fn reveals<'a>(
     report: &mut Report,
-    from: &Sources<'a>,
-    policy: &SlotPolicy,
-    round: &Digest,
+    case: &'a Case<'_>,
     open: &Applied<Open>,
     commits: &Commitments,
 ) -> Result<Vec<Counted<'a>>, Refused> {
     let name = "reveals";
     let last_commit = commits.values().map(|(height, _)| *height).max();
     let mut counted: Vec<Counted<'a>> = Vec::new();
-    let registered = registered(from);
-    let recipes = policy.recipe_list();
+    let Case { from, round, .. } = case;
+    let registered = registered(case);
+    let recipes = round.policy.recipe_list();
     for build in from.log.builds() {
         let BuildOp::Reveal(reveal) = build.op else {
             continue;
         };
-        if reveal.round != *round {
+        if reveal.round != round.id {
             continue;
         }
-        let Some(builder) = asked(from, policy, &build.author) else {
+        let Some(builder) = asked(case, &build.author) else {
             let why = format!("{} was not asked to build", build.author);
             return Err(report.refuse(name, why));
         };
-        let key = builder.keys.builder;
+        let key = builder.key;
         let Some((_, committed)) = commits.get(&key) else {
             let why = format!("{} revealed without a commitment", builder.name);
             return Err(report.refuse(name, why));
@@ -146,7 +137,7 @@ pub(super) fn reveals<'a>(
                 &from.chain,
                 &digest,
                 &shown.nonce,
-                round,
+                &round.id,
                 &shown.target,
             );
             if committed.get(&shown.target) != Some(&opens) {
@@ -166,7 +157,7 @@ pub(super) fn reveals<'a>(
         let expected = Expected {
             builder: &key,
             chain: &from.chain,
-            round,
+            round: &round.id,
             slot: &open.op.slot,
             number: open.op.number,
             name: &open.op.name,
@@ -203,11 +194,10 @@ pub(super) fn reveals<'a>(
 /// The policy verifier's answer, over release.json and the bundles alone.
 pub(super) fn agreement(
     report: &mut Report,
-    from: &Sources<'_>,
-    policy: &SlotPolicy,
-    round: &Digest,
+    case: &Case<'_>,
     counted: &[Counted<'_>],
 ) -> Result<(), Refused> {
+    let Case { from, round, .. } = case;
     let bundles: Vec<Vec<u8>> = counted
         .iter()
         .map(|c| c.reveal.bundle.clone().into_bytes())
@@ -217,16 +207,18 @@ pub(super) fn agreement(
         bundles: &bundles,
     };
     let policy = Policy {
-        builders: asked_all(from, policy)
-            .map(|v| PolicyBuilder {
-                key: v.keys.builder,
-                name: v.name.clone(),
-                operator: v.operator.clone(),
+        builders: round
+            .builders
+            .iter()
+            .map(|b| PolicyBuilder {
+                key: b.key,
+                name: b.name.clone(),
+                operator: b.operator.clone(),
             })
             .collect(),
         chain: from.chain,
         format: PolicyFormat::V1,
-        other_keys: registered(from)
+        other_keys: registered(case)
             .into_iter()
             .filter(|r| r.purpose != Purpose::Builder)
             .map(|r| OtherKey {
@@ -234,11 +226,11 @@ pub(super) fn agreement(
                 purpose: r.purpose,
             })
             .collect(),
-        recipes: policy.recipe_list(),
-        round: *round,
+        recipes: round.policy.recipe_list(),
+        round: round.id,
         source: from.release.source.clone(),
-        targets: policy.target_list(),
-        threshold: policy.builders,
+        targets: round.policy.target_list(),
+        threshold: round.policy.builders,
     };
     let verdict = verify(&input, &policy);
     if let Some(refused) = verdict.refused_by() {
@@ -264,12 +256,12 @@ struct Group<'a> {
 /// Puts the release together again from what enough builders revealed, and compares the bytes.
 pub(super) fn assembly(
     report: &mut Report,
-    from: &Sources<'_>,
+    case: &Case<'_>,
     open: &Applied<Open>,
-    policy: &SlotPolicy,
     counted: &[Counted<'_>],
 ) -> Result<(), Refused> {
     let name = "release-root";
+    let Case { from, round, .. } = case;
     // Who revealed which bytes for a target, together with the release's own SBOM.
     let mut groups: BTreeMap<(&Target, Digest), Group<'_>> = BTreeMap::new();
     let with_sbom = |one: &&Counted<'_>| one.reveal.sbom == from.release.sbom;
@@ -287,7 +279,7 @@ pub(super) fn assembly(
     }
     let targets: BTreeMap<Target, Vec<FileReveal>> = groups
         .into_iter()
-        .filter(|(_, group)| group.operators.len() >= policy.builders as usize)
+        .filter(|(_, group)| group.operators.len() >= round.policy.builders as usize)
         .map(|((target, _), group)| (target.clone(), group.files.to_vec()))
         .collect();
     let head = ReleaseHead {
@@ -319,40 +311,17 @@ pub(super) fn assembly(
     Ok(())
 }
 
-fn asked_all<'a>(
-    from: &Sources<'a>,
-    policy: &SlotPolicy,
-) -> impl Iterator<Item = &'a GenesisValidator> {
-    let validators: &'a [GenesisValidator] = &from.genesis.validators;
-    validators.iter().filter(move |v| policy.asks(&v.name))
+/// The builder that an account speaks for, if it was asked.
+fn asked<'a>(case: &'a Case<'_>, account: &PublicKey) -> Option<&'a BuilderRecord> {
+    case.round.builders.iter().find(|b| b.account == *account)
 }
 
-fn asked<'a>(
-    from: &Sources<'a>,
-    policy: &SlotPolicy,
-    account: &PublicKey,
-) -> Option<&'a GenesisValidator> {
-    asked_all(from, policy).find(|v| v.keys.account == *account)
-}
-
-/// All keys of the genesis, with their purposes.
-fn registered(from: &Sources<'_>) -> Vec<Registered> {
-    let mut out = Vec::new();
-    for v in &from.genesis.validators {
-        for (key, purpose) in [
-            (v.keys.account, Purpose::Account),
-            (v.keys.builder, Purpose::Builder),
-            (v.keys.consensus, Purpose::Consensus),
-            (v.keys.lane, Purpose::Lane),
-        ] {
-            out.push(Registered { key, purpose });
-        }
-    }
-    for operator in &from.genesis.operators {
-        out.push(Registered {
-            key: operator.account,
-            purpose: Purpose::Account,
-        });
-    }
-    out
+/// All keys of the chain, with their purposes: a key never gets another one, even when it is retired.
+fn registered(case: &Case<'_>) -> Vec<Registered> {
+    let all = case.keys.iter();
+    all.map(|(key, known)| Registered {
+        key: *key,
+        purpose: known.purpose,
+    })
+    .collect()
 }

@@ -5,67 +5,67 @@ use std::collections::{BTreeMap, BTreeSet};
 use instar_attest::release::target_digest;
 use instar_attest::{Digest, PublicKey};
 use instar_chain::ops::{Ballot, Ready, UpgradeOp};
-use instar_chain::policy::SlotPolicy;
-use instar_ledger::Genesis;
+use instar_chain::query;
+use instar_chain::upgrade::Proposal;
 
-use super::{Sources, who};
+use super::Case;
 use crate::report::{Refused, Report};
 
-/// Finds the entry that proposed the release.
-pub(super) fn proposal(
-    report: &mut Report,
-    from: &Sources<'_>,
-    round: &Digest,
-) -> Result<Digest, Refused> {
+/// Finds the entry that proposed the release, and who decided on it.
+pub(super) fn proposal(report: &mut Report, case: &Case<'_>) -> Result<Proposal, Refused> {
     let name = "proposal";
-    let id: Digest = report.need(name, from.history.by.parse())?;
-    let found = from.log.upgrades().find_map(|u| match u.op {
+    let Case { from, round, .. } = case;
+    let id: Digest = report.need(name, case.from.history.by.parse())?;
+    let found = case.from.log.upgrades().find_map(|u| match u.op {
         UpgradeOp::Propose(op) if u.id == id => Some((u.height, u.author, op)),
         _ => None,
     });
     let Some((height, author, op)) = found else {
         return Err(report.refuse(name, format!("no applied entry {id} proposes a release")));
     };
-    if op.release.as_str() != from.history.release || op.round != *round {
+    if op.release.as_str() != case.from.history.release || op.round != round.id {
         let why = format!("entry {id} proposes {} of round {}", op.release, op.round);
         return Err(report.refuse(name, why));
     }
     report.hold(
         name,
-        format!("entry {id} by {} in block {height}", who(from, &author)),
+        format!("entry {id} by {} in block {height}", case.who(&author)),
     );
-    Ok(id)
+    report
+        .need(name, query::proposal(from.state, &id))?
+        .ok_or_else(|| report.refuse(name, format!("the ledger knows no proposal {id}")))
 }
 
 /// Gives the height at which more than two thirds of the power had voted yes.
 pub(super) fn votes(
     report: &mut Report,
-    from: &Sources<'_>,
-    proposal: &Digest,
+    case: &Case<'_>,
+    proposal: &Proposal,
 ) -> Result<u64, Refused> {
-    let mut tally = Tally::new(from.genesis);
+    let mut tally = Tally::new(proposal);
     let (mut yes, mut no) = (Vec::new(), Vec::new());
-    let agreed: BTreeSet<Digest> = from
+    let agreed: BTreeSet<Digest> = case
+        .from
         .release
         .targets()
         .into_iter()
-        .map(|t| target_digest(&from.release.files_of(t)))
+        .map(|t| target_digest(&case.from.release.files_of(t)))
         .collect();
     let mut rebuilt = 0;
-    for upgrade in from.log.upgrades() {
+    for upgrade in case.from.log.upgrades() {
         let UpgradeOp::Vote(op) = upgrade.op else {
             continue;
         };
-        if op.proposal != *proposal {
+        if op.proposal != proposal.id {
             continue;
         }
         match op.vote {
             Ballot::Yes => {
                 tally.count((), &upgrade.author, upgrade.height);
                 rebuilt += usize::from(op.rebuilt.is_some_and(|d| agreed.contains(&d)));
-                yes.push(who(from, &upgrade.author));
+                yes.push(case.who(&upgrade.author));
             }
-            Ballot::No => no.push(who(from, &upgrade.author)),
+            Ballot::No => no.push(case.who(&upgrade.author)),
         }
     }
     let Some(height) = tally.reached(&()) else {
@@ -92,16 +92,16 @@ pub(super) fn votes(
 
 pub(super) fn readiness(
     report: &mut Report,
-    from: &Sources<'_>,
-    proposal: &Digest,
+    case: &Case<'_>,
+    proposal: &Proposal,
     accepted: u64,
 ) -> Result<u64, Refused> {
     let name = "readiness";
-    let mut tally = Tally::new(from.genesis);
+    let mut tally = Tally::new(proposal);
     let mut ready: Vec<(u64, PublicKey, Ready)> = Vec::new();
-    for upgrade in from.log.upgrades() {
+    for upgrade in case.from.log.upgrades() {
         if let UpgradeOp::Ready(op) = upgrade.op
-            && op.proposal == *proposal
+            && op.proposal == proposal.id
         {
             if let Some(root) = op.root {
                 tally.count((op.height, root), &upgrade.author, upgrade.height);
@@ -132,33 +132,33 @@ pub(super) fn readiness(
 /// Gives the height at which the release went live: for the node, at which its rollout began.
 pub(super) fn activation(
     report: &mut Report,
-    from: &Sources<'_>,
-    policy: &SlotPolicy,
-    proposal: &Digest,
+    case: &Case<'_>,
+    proposal: &Proposal,
     ready: u64,
 ) -> Result<u64, Refused> {
     let name = "activation";
-    let event = from
+    let event = case
+        .from
         .log
         .events
         .iter()
-        .find(|(_, e)| e.event == "activated" && e.id == *proposal);
+        .find(|(_, e)| e.event == "activated" && e.id == proposal.id);
     let found =
         event.and_then(|(height, e)| Some((*height, e.body.get("activated_at")?.as_u64()?)));
     let Some((live, activated)) = found else {
-        let why = format!("the ledger noted no activation of proposal {proposal}");
+        let why = format!("the ledger noted no activation of proposal {}", proposal.id);
         return Err(report.refuse(name, why));
     };
-    if live != from.history.height {
+    if live != case.from.history.height {
         let why = format!(
             "noted in block {live}, the slot's history says {}",
-            from.history.height
+            case.from.history.height
         );
         return Err(report.refuse(name, why));
     }
-    let earliest = ready + policy.activation_blocks.max(1);
+    let earliest = ready + proposal.policy.activation_blocks.max(1);
     // A dapp switches at that very height; a node's rollout may have to wait for another one.
-    let in_time = match from.release.slot.dapp_name() {
+    let in_time = match case.from.release.slot.dapp_name() {
         Some(_) => activated == earliest && live == activated,
         None => activated >= earliest && live >= activated,
     };
@@ -173,21 +173,22 @@ pub(super) fn activation(
             activated - ready
         ),
     );
-    if from.release.slot.dapp_name().is_none() {
-        rollout(report, from, proposal, live);
+    if case.from.release.slot.dapp_name().is_none() {
+        rollout(report, case, proposal, live);
     }
     Ok(activated)
 }
 
 /// Who reported what while the node's release was rolled out.
-fn rollout(report: &mut Report, from: &Sources<'_>, proposal: &Digest, completed: u64) {
-    let said: Vec<String> = from
+fn rollout(report: &mut Report, case: &Case<'_>, proposal: &Proposal, completed: u64) {
+    let said: Vec<String> = case
+        .from
         .log
         .upgrades()
         .filter_map(|u| match u.op {
-            UpgradeOp::Report(op) if op.proposal == *proposal => Some(format!(
+            UpgradeOp::Report(op) if op.proposal == proposal.id => Some(format!(
                 "{} {:?} in block {}",
-                who(from, &u.author),
+                case.who(&u.author),
                 op.result,
                 u.height
             )),
@@ -209,12 +210,10 @@ struct Tally<K> {
 }
 
 impl<K: Ord + Clone> Tally<K> {
-    fn new(genesis: &Genesis) -> Self {
-        let powers: BTreeMap<_, _> = genesis
-            .validators
-            .iter()
-            .map(|v| (v.keys.account, v.power))
-            .collect();
+    /// Over those who were validators when the proposal was made.
+    fn new(proposal: &Proposal) -> Self {
+        let members = proposal.validators.iter();
+        let powers: BTreeMap<_, _> = members.map(|m| (m.account, m.power)).collect();
         Self {
             total: powers.values().sum(),
             powers,

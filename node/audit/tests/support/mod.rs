@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_imports, clippy::unwrap_used)]
 
 pub mod forge;
+mod governed;
 mod releases;
 
 use std::collections::BTreeMap;
@@ -98,6 +99,8 @@ pub struct Chain {
     tree: Fork,
     pub coin: Coin,
     nonces: BTreeMap<usize, u64>,
+    /// Whose account key was replaced, and by which.
+    accounts: BTreeMap<usize, usize>,
     pub root: String,
     /// What a lying proposer puts into the receipts of the next block, and everybody signs.
     pub falsify: Option<fn(&mut Vec<ReceiptLine>)>,
@@ -130,6 +133,7 @@ impl Chain {
             tree,
             coin: Coin::default(),
             nonces: BTreeMap::new(),
+            accounts: BTreeMap::new(),
             root: String::new(),
             falsify: None,
             signers: 3,
@@ -138,9 +142,10 @@ impl Chain {
     }
 
     pub fn entry(&mut self, author: usize, topic: &str, body: Value) -> Entry {
-        let nonce = self.nonces.entry(author).or_default();
+        let number = self.accounts.get(&author).copied().unwrap_or(author);
+        let nonce = self.nonces.entry(number).or_default();
         *nonce += 1;
-        let key = key("account", author);
+        let key = key("account", number);
         Entry::sign(&self.chain, &key, *nonce - 1, topic, body).unwrap()
     }
 
