@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod demo;
+mod dht;
 pub mod embedded;
 mod exit;
 pub mod founding;

@@ -24,6 +24,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use instar_attest::{Purpose, SecretKey};
+use instar_ipfs::dht::DhtConfig;
 use serde::{Deserialize, Serialize};
 
 /// Bytes of `node.json` that are read at most: a few hundred peers.
@@ -73,6 +74,9 @@ pub struct NodeConfig {
     /// is worth a minute; with 0 only one that is there already is taken.
     #[serde(default)]
     pub delta_patience_s: u64,
+    /// The DHT to look for releases in that no peer of the chain has, and to announce what this node has; none by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dht: Option<DhtConfig>,
     /// The other nodes.
     pub peers: Vec<PeerAddress>,
     /// HTTP APIs of nodes that final blocks are taken from while this node is no validator.

@@ -11,6 +11,7 @@ pub mod log;
 pub mod rehearse;
 pub mod run;
 
+mod announce;
 mod follow;
 mod gossip;
 mod host;

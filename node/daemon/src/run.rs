@@ -16,7 +16,7 @@ use crate::core::open::OpenError;
 use crate::deltas::{Maker, MayAsk};
 use crate::home::{Home, HomeError};
 use crate::node::{MAX_QUEUE, Node, Shared};
-use crate::{api, follow, gossip, host, supervised, upgrade};
+use crate::{announce, api, follow, gossip, host, supervised, upgrade};
 
 /// What a node is started with.
 pub struct NodeOptions {
@@ -75,6 +75,10 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     let runtime = Runtime::new(&home.images(), Arc::clone(&blocks))
         .map_err(|e| NodeError::Data(e.to_string()))?;
     let core = Core::open(&home, runtime)?;
+    if let Some(dht) = &config.dht {
+        dht.check()
+            .map_err(|e| NodeError::Data(format!("node.json: dht: {e}")))?;
+    }
     let peer = Peer::start(PeerConfig {
         seed: network_seed(&home, "data")?,
         listen: config
@@ -82,6 +86,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
             .parse()
             .map_err(|e| NodeError::Data(format!("{}: {e}", config.data)))?,
         store: blocks.clone(),
+        dht: config.dht.clone(),
     })
     .await
     .map_err(|e| NodeError::Data(e.to_string()))?;
@@ -140,6 +145,9 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     tasks.spawn(gossip::receive_loop(Arc::clone(&node)));
     tasks.spawn(gossip::again_loop(Arc::clone(&node)));
     tasks.spawn(upgrade::upgrade_loop(Arc::clone(&node)));
+    if node.config.dht.is_some() {
+        tasks.spawn(announce::pins(node.peer.clone(), Arc::clone(&node.blocks)));
+    }
     let router = api::router(Arc::clone(&node));
     tasks.spawn(async move {
         if let Err(e) = axum::serve(listener, router).await {

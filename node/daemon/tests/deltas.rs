@@ -82,6 +82,7 @@ impl Node {
             seed: [seed; 32],
             listen: "/ip4/127.0.0.1/tcp/0".parse().unwrap(),
             store: store.clone(),
+            dht: None,
         })
         .await
         .unwrap();

@@ -83,6 +83,7 @@ impl Served {
             peer: None,
             seed: None,
             deltas: None,
+            dht: None,
         };
         let (send, receive) = mpsc::channel();
         runtime.spawn(serve(options, move |served| send.send(served).unwrap()));

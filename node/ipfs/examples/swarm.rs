@@ -27,6 +27,7 @@ async fn main() -> Result<(), AnyError> {
         seed,
         listen: "/ip4/127.0.0.1/tcp/0".parse()?,
         store: store.clone(),
+        dht: None,
     })
     .await?;
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {

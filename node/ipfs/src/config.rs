@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::dht::DhtConfig;
 use instar_chunks::Blocks;
 use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId};
@@ -19,6 +20,8 @@ pub struct PeerConfig {
     pub listen: Multiaddr,
     /// What is served, and where fetched blocks go.
     pub store: SharedBlocks,
+    /// The DHT to find content in, and to say in what this peer has; none by default.
+    pub dht: Option<DhtConfig>,
 }
 
 impl fmt::Debug for PeerConfig {

@@ -28,6 +28,11 @@ const MAX_SLOW: usize = 3;
 /// Wait before everybody is asked again for a block that nobody had.
 const RETRY_DELAY: Duration = Duration::from_millis(250);
 
+/// How long the peers that are connected are asked alone, before the DHT is asked for others; and how long until it is
+/// asked again while nothing comes.
+const PEERS_FIRST: Duration = Duration::from_secs(1);
+const SEEK_AGAIN: Duration = Duration::from_secs(10);
+
 /// Fetched bytes that are made durable together.
 const FLUSH_BYTES: usize = 4 * 1024 * 1024;
 
@@ -317,6 +322,7 @@ pub(crate) async fn fetch(
     let mut unsaved: Vec<(Cid, Vec<u8>)> = Vec::new();
     let mut unsaved_bytes = 0;
     let mut last_news = Instant::now();
+    let mut sought: Option<Instant> = None;
     let mut done = 0;
     loop {
         while wants.len() < MAX_OUTSTANDING
@@ -341,8 +347,17 @@ pub(crate) async fn fetch(
             break;
         }
         let deadline = last_news + options.stall;
-        let Ok(Some((cid, data, from))) = tokio::time::timeout_at(deadline, wants.next()).await
-        else {
+        let seek_at = match sought {
+            Some(at) => (at + SEEK_AGAIN).max(last_news + PEERS_FIRST),
+            None => last_news + PEERS_FIRST,
+        };
+        let came = tokio::time::timeout_at(deadline.min(seek_at), wants.next()).await;
+        if came.is_err() && seek_at < deadline {
+            bitswap.seek(&root);
+            sought = Some(Instant::now());
+            continue;
+        }
+        let Ok(Some((cid, data, from))) = came else {
             // What came is worth keeping.
             save(bitswap, root, unsaved).await?;
             return Err(FetchError::Stalled {

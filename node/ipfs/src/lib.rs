@@ -1,8 +1,8 @@
 //! The embedded IPFS peer and the data swarm.
 //!
-//! One libp2p peer a node, on the addresses that it was given and nowhere else: no mDNS, no DHT, no
-//! relay, no port mapping. It speaks bitswap 1.2.0, so that any IPFS implementation can fetch from
-//! it and be fetched from, and serves exactly what the node's one block store holds. Lane packs and
+//! One libp2p peer a node, on the addresses that it was given and nowhere else: no mDNS, no
+//! relay, no port mapping, and a DHT only where it is configured ([`dht`]). It speaks bitswap 1.2.0,
+//! so that any IPFS implementation can fetch from it and be fetched from, and serves exactly what the node's one block store holds. Lane packs and
 //! blocks travel over the same connections as short messages ([`gossip`]).
 //!
 //! Why bitswap is spoken here rather than by a library: one library keeps blocks only in a store
@@ -23,6 +23,8 @@ pub mod sources;
 pub mod pin;
 
 pub mod delta;
+
+pub mod dht;
 
 pub mod gossip;
 

@@ -80,17 +80,18 @@ impl Peer {
     pub async fn start(config: PeerConfig) -> Result<Self, PeerError> {
         let (streams, opener, accepted) =
             Streams::new(vec![bitswap::PROTOCOL, gossip::PROTOCOL, delta::PROTOCOL]);
-        let mut swarm = swarm::build(&config.seed, streams)?;
+        let mut swarm = swarm::build(&config.seed, streams, config.dht.as_ref())?;
         let addresses = listen(&mut swarm, &config.listen).await?;
+        let (commands, received) = mpsc::unbounded_channel();
         let bitswap = Arc::new(Bitswap {
             store: config.store,
+            routing: config.dht.is_some().then(|| commands.clone()),
             outbox: Outbox::new(bitswap::PROTOCOL, opener.clone()),
             wants: Arc::new(Wants::default()),
         });
         let gossip = Arc::new(Gossip::new(Outbox::new(gossip::PROTOCOL, opener.clone())));
         let deltas = Arc::new(DeltaExchange::new(opener));
         let gate = Arc::new(Gate::new());
-        let (commands, received) = mpsc::unbounded_channel();
         let (connected_now, connected) = watch::channel(Vec::new());
         let on_change = {
             let (bitswap, gossip) = (Arc::clone(&bitswap), Arc::clone(&gossip));
@@ -160,6 +161,16 @@ impl Peer {
     /// Doesn't dial `address` again. A connection that stands is left alone.
     pub fn forget(&self, address: Multiaddr) {
         let _ = self.shared.commands.send(Command::Forget(address));
+    }
+
+    /// Looks in the DHT for peers who have `cid`, and connects to them. Returns at once; without a DHT nothing happens.
+    pub fn seek(&self, cid: &Cid) {
+        self.shared.bitswap.seek(cid);
+    }
+
+    /// Says in the DHT that this peer has `cid`, now and again every half day as long as it runs.
+    pub fn provide(&self, cid: &Cid) {
+        let _ = self.shared.commands.send(Command::Provide(*cid));
     }
 
     /// Who is connected now.

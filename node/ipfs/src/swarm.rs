@@ -3,16 +3,19 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use cid::Cid;
 use futures::StreamExt;
 use libp2p::core::ConnectedPoint;
 use libp2p::multiaddr::Protocol;
+use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, identify, noise, ping, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, identify, kad, noise, ping, tcp, yamux};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::config::keypair;
+use crate::dht::{self, DhtConfig, Met};
 use crate::peer::PeerError;
 use crate::streams::Streams;
 
@@ -40,9 +43,14 @@ pub struct Behaviour {
     pub streams: Streams,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
+    dht: Toggle<kad::Behaviour<kad::store::MemoryStore>>,
 }
 
-pub fn build(seed: &[u8; 32], streams: Streams) -> Result<Swarm<Behaviour>, PeerError> {
+pub fn build(
+    seed: &[u8; 32],
+    streams: Streams,
+    dht: Option<&DhtConfig>,
+) -> Result<Swarm<Behaviour>, PeerError> {
     let key = keypair(seed);
     let swarm = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
@@ -63,6 +71,7 @@ pub fn build(seed: &[u8; 32], streams: Streams) -> Result<Swarm<Behaviour>, Peer
                     .with_agent_version(AGENT.into()),
             ),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL)),
+            dht: dht::behaviour(dht, key.public().to_peer_id()),
         })
         .map_err(|e| PeerError::Transport(e.into()))?
         // Connections stay as long as both ends live; see `Streams`.
@@ -78,6 +87,10 @@ pub enum Command {
     Keep(Multiaddr),
     /// Don't dial this address again.
     Forget(Multiaddr),
+    /// Look in the DHT for peers who have this, and connect to them.
+    Seek(Cid),
+    /// Say in the DHT that this is here.
+    Provide(Cid),
     /// Close everything.
     Shutdown(oneshot::Sender<()>),
 }
@@ -105,6 +118,7 @@ pub struct Driver {
     pub connected: watch::Sender<Vec<PeerId>>,
     pub on_change: Box<dyn Fn(Change) + Send + Sync>,
     targets: HashMap<Multiaddr, Target>,
+    met: Met,
 }
 
 impl Driver {
@@ -120,6 +134,7 @@ impl Driver {
             connected,
             on_change,
             targets: HashMap::new(),
+            met: Met::default(),
         }
     }
 
@@ -138,6 +153,17 @@ impl Driver {
                     Some(Command::Keep(address)) => self.keep(address),
                     Some(Command::Forget(address)) => {
                         self.targets.remove(&address);
+                    }
+                    Some(Command::Seek(cid)) => {
+                        if let Some(kad) = self.swarm.behaviour_mut().dht.as_mut() {
+                            let begins = dht::seek(kad, &cid);
+                            tracing::debug!(%cid, begins, "looking for providers");
+                        }
+                    }
+                    Some(Command::Provide(cid)) => {
+                        if let Some(kad) = self.swarm.behaviour_mut().dht.as_mut() {
+                            dht::provide(kad, &cid);
+                        }
                     }
                     Some(Command::Shutdown(done)) => {
                         // Dropping the swarm closes the listener and every connection.
@@ -221,10 +247,14 @@ impl Driver {
                         }
                     }
                 }
-                if num_established.get() == 1 {
-                    tracing::debug!(peer = %peer_id, "connected");
-                    self.publish_connected();
-                    (self.on_change)(Change::Connected(peer_id));
+                let told_of = self.targets.values().any(|t| t.peer == Some(peer_id));
+                if endpoint.is_listener() || told_of {
+                    // Whoever comes by itself is a peer, even one that a lookup has passed before.
+                    if self.met.no_passer(&peer_id) || num_established.get() == 1 {
+                        self.connected(peer_id);
+                    }
+                } else if num_established.get() == 1 && !self.met.on_dialled(peer_id) {
+                    self.connected(peer_id);
                 }
             }
             SwarmEvent::ConnectionClosed {
@@ -239,9 +269,21 @@ impl Driver {
                         target.due = Instant::now() + MIN_REDIAL_DELAY;
                     }
                 }
-                self.publish_connected();
-                (self.on_change)(Change::Disconnected(peer_id));
+                if !self.met.no_passer(&peer_id) {
+                    self.publish_connected();
+                    (self.on_change)(Change::Disconnected(peer_id));
+                }
             }
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received {
+                peer_id,
+                info,
+                ..
+            })) => {
+                if let Some(kad) = self.swarm.behaviour_mut().dht.as_mut() {
+                    dht::on_member(kad, peer_id, &info.protocols, info.listen_addrs);
+                }
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Dht(event)) => self.on_dht(event),
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event {
                 connection,
                 result: Err(ping::Failure::Timeout),
@@ -256,8 +298,51 @@ impl Driver {
         }
     }
 
+    fn on_dht(&mut self, event: kad::Event) {
+        let local = *self.swarm.local_peer_id();
+        let Some(kad) = self.swarm.behaviour_mut().dht.as_mut() else {
+            return;
+        };
+        let found = dht::on_event(kad, event);
+        let idle = kad.iter_queries().next().is_none();
+        for provider in found.into_iter().filter(|peer| *peer != local) {
+            let (was_passer, gone) = self.met.on_provider(provider);
+            if was_passer {
+                self.connected(provider);
+            } else if !self.swarm.is_connected(&provider) {
+                // Its addresses are known as long as the lookup runs.
+                let _ = self.swarm.dial(
+                    DialOpts::peer_id(provider)
+                        .condition(PeerCondition::DisconnectedAndNotDialing)
+                        .build(),
+                );
+            }
+            let told_of = |peer| self.targets.values().any(|t| t.peer == Some(peer));
+            if let Some(peer) = gone.filter(|peer| !told_of(*peer)) {
+                let _ = self.swarm.disconnect_peer_id(peer);
+            }
+        }
+        if idle {
+            let passers: Vec<PeerId> = self.met.passers().collect();
+            for peer in passers {
+                let _ = self.swarm.disconnect_peer_id(peer);
+            }
+        }
+    }
+
+    fn connected(&mut self, peer: PeerId) {
+        tracing::debug!(%peer, "connected");
+        self.publish_connected();
+        (self.on_change)(Change::Connected(peer));
+    }
+
     fn publish_connected(&mut self) {
-        let mut peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+        let mut peers: Vec<PeerId> = self
+            .swarm
+            .connected_peers()
+            .filter(|peer| !self.met.is_passer(peer))
+            .copied()
+            .collect();
         peers.sort();
         self.connected.send_replace(peers);
     }

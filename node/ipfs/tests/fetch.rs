@@ -182,6 +182,7 @@ fn a_peer_that_sends_corrupted_blocks_is_named_and_left() {
             seed: [7; 32],
             listen: "/ip4/127.0.0.1/tcp/0".parse().unwrap(),
             store: Arc::new(Liar(honest.store.clone())),
+            dht: None,
         })
         .await
         .unwrap();
@@ -251,6 +252,7 @@ fn a_slow_peer_is_named_and_the_others_serve() {
             seed: [7; 32],
             listen: "/ip4/127.0.0.1/tcp/0".parse().unwrap(),
             store: Arc::new(Sluggish(honest.store.clone())),
+            dht: None,
         })
         .await
         .unwrap();
@@ -317,6 +319,7 @@ fn a_bomb_of_links_costs_only_its_few_blocks() {
             seed: [8; 32],
             listen: "/ip4/127.0.0.1/tcp/0".parse().unwrap(),
             store: Arc::new(memory),
+            dht: None,
         })
         .await
         .unwrap();

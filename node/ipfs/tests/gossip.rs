@@ -104,7 +104,7 @@ async fn a_killed_peer_that_returns_is_connected_again_and_has_missed_nothing() 
     // The same key on the same address; it dials nobody itself.
     let listen = address.iter().take(2).collect();
     let started = Instant::now();
-    let back = peer(victim.seed, listen, &victim.store).await;
+    let back = peer(victim.seed, listen, &victim.store, None).await;
     let mut inbox = back.subscribe("t");
     connected(&back, 3).await;
     eprintln!("connected again after {:?}", started.elapsed());

@@ -237,6 +237,7 @@ fn join(house: &House) {
         consensus: house.address(4, 1),
         data: house.address(4, 2),
         delta_patience_s: 0,
+        dht: None,
         peers: peers.collect(),
         follow: Vec::new(),
     })

@@ -60,6 +60,7 @@ pub fn lay_out(dir: &Path, names: &[String]) -> Result<Vec<Validator>> {
             consensus: address(i).consensus,
             data: address(i).data,
             delta_patience_s: 0,
+            dht: None,
             peers: (0..names.len()).filter(|j| *j != i).map(address).collect(),
             follow: Vec::new(),
         })?;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use cid::Cid;
 use instar_chunks::{BlockStore, Limits, Links, export_with, read};
+use instar_ipfs::dht::DhtConfig;
 use instar_ipfs::sources::{
     CarSource, Fetching, Gateway, Kubo, MixedReport, Source, SwarmSource, fetch_mixed,
 };
@@ -19,11 +20,14 @@ use instar_ipfs::{Peer, PeerConfig};
 use instar_node::deltas::Outcome;
 use serde_json::json;
 
+use crate::dht::DhtArgs;
 use crate::exit::facts;
 use crate::store::{StoreArgs, human};
 
 /// How long a peer that was named may take to be connected.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the DHT may take to lead to a first peer.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two lines of progress on a terminal.
 const PROGRESS_EVERY_MS: u64 = 200;
 
@@ -33,6 +37,7 @@ Examples:
   instar get bafybei… -o coin-2 --node http://127.0.0.1:8080
   instar get bafybei…/x86_64-unknown-linux-gnu -o bin --gateway https://ipfs.example --peer /ip4/10.0.0.7/tcp/4001/p2p/12D3…
   instar get bafybei… -o coin-2 --car coin-2.car
+  instar get bafybei… -o coin-2 --dht /ip4/203.0.113.7/tcp/4001/p2p/12D3…
   instar get bafybei…/x86_64-unknown-linux-gnu -o new --have old --peer /ip4/10.0.0.7/tcp/4001/p2p/12D3…
   instar get bafybei… -o coin-2                      what the local store holds
 
@@ -80,6 +85,8 @@ pub struct Sources {
     /// A CAR file; may be given several times
     #[arg(long, value_name = "FILE")]
     car: Vec<PathBuf>,
+    #[command(flatten)]
+    dht: DhtArgs,
 }
 
 /// Sources that are open, and what keeps them so.
@@ -92,6 +99,24 @@ impl Open {
     /// The sources, in the order in which they were named.
     pub(crate) fn sources(&self) -> &[Box<dyn Source>] {
         &self.sources
+    }
+
+    /// Has the DHT asked who has this, if there is one, and waits for the first of them where no peer was named.
+    pub(crate) fn seek(&self, root: &Cid) {
+        let Some((runtime, peer)) = &self.peer else {
+            return;
+        };
+        peer.seek(root);
+        if !peer.connected().is_empty() {
+            return;
+        }
+        let mut connected = peer.watch_connected();
+        runtime.block_on(async {
+            let any = connected.wait_for(|peers| !peers.is_empty());
+            if tokio::time::timeout(LOOKUP_TIMEOUT, any).await.is_err() {
+                eprintln!("warning: the DHT led to nobody who has {root}");
+            }
+        });
     }
 }
 
@@ -110,19 +135,27 @@ impl Sources {
             sources.push(Box::new(Kubo::new(base)));
         }
         let mut peer = None;
-        if !self.peer.is_empty() {
-            let (runtime, started) = self.dial(store)?;
+        let dht = self.dht.config(false)?;
+        if !self.peer.is_empty() || dht.is_some() {
+            let through_dht = dht.as_ref().map(|_| "whom the DHT leads to");
+            let named = self.peer.iter().map(String::as_str).chain(through_dht);
+            let name = format!("bitswap {}", named.collect::<Vec<_>>().join(" "));
+            let (runtime, started) = self.dial(store, dht)?;
             sources.push(Box::new(SwarmSource::new(
                 &started,
                 runtime.handle().clone(),
-                format!("bitswap {}", self.peer.join(" ")),
+                name,
             )));
             peer = Some((runtime, started));
         }
         Ok(Open { sources, peer })
     }
 
-    fn dial(&self, store: &Arc<BlockStore>) -> Result<(tokio::runtime::Runtime, Peer)> {
+    fn dial(
+        &self,
+        store: &Arc<BlockStore>,
+        dht: Option<DhtConfig>,
+    ) -> Result<(tokio::runtime::Runtime, Peer)> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -134,6 +167,7 @@ impl Sources {
                 seed,
                 listen: "/ip4/127.0.0.1/tcp/0".parse()?,
                 store: store.clone(),
+                dht,
             })
             .await?;
             let mut connected = peer.watch_connected();
@@ -142,6 +176,9 @@ impl Sources {
                     .parse()
                     .with_context(|| format!("{address:?} is no multiaddress"))?;
                 peer.connect(address);
+            }
+            if self.peer.is_empty() {
+                return Ok(peer);
             }
             // One is enough to begin with; the others join when they answer.
             let any = connected.wait_for(|peers| !peers.is_empty());
@@ -175,6 +212,7 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let store = Arc::new(args.store.open()?);
     let open = args.from.open(&store)?;
+    open.seek(&root);
     let _lease = instar_chunks::Blocks::lease(&*store);
     let cid = match path {
         None => root,

@@ -115,6 +115,7 @@ fn config(args: &Args, own: &PublicValidator, validators: &[PublicValidator]) ->
         consensus: own.consensus.clone(),
         data: own.data.clone(),
         delta_patience_s: 0,
+        dht: None,
         peers: validators
             .iter()
             .filter(|v| v.keys != own.keys)

@@ -71,6 +71,7 @@ pub fn run(args: &Args) -> Result<()> {
         consensus: args.consensus.clone(),
         data: args.data.clone(),
         delta_patience_s: 0,
+        dht: None,
         peers,
         follow: args.url.clone(),
     })?;

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use instar_node::gateway::serve::{MakeDeltas, ServeOptions, serve};
 use serde_json::json;
 
+use crate::dht::DhtArgs;
 use crate::exit::facts;
 use crate::store::StoreArgs;
 
@@ -15,6 +16,7 @@ use crate::store::StoreArgs;
 Examples:
   instar store serve --http 127.0.0.1:8081
   instar store serve --peer /ip4/0.0.0.0/tcp/4001 --deltas
+  instar store serve --peer /ip4/0.0.0.0/tcp/4001 --dht /ip4/203.0.113.7/tcp/4001/p2p/12D3…
 
 The gateway gives raw blocks and CAR files, which clients verify; nothing can be written. What is
 added meanwhile by another process can't be: a store belongs to one process at a time.")]
@@ -28,6 +30,11 @@ pub struct Args {
     /// Also make deltas between pinned things for any peer that asks, one at a time at the lowest priority
     #[arg(long, requires = "peer")]
     deltas: bool,
+    #[command(flatten)]
+    dht: DhtArgs,
+    /// Answer others in the DHT too; for a peer that they can reach and that stays
+    #[arg(long, requires = "peer")]
+    dht_serve: bool,
     #[command(flatten)]
     store: StoreArgs,
     /// Print JSON
@@ -56,12 +63,18 @@ pub fn run(args: &Args) -> Result<()> {
             program: std::env::current_exe()?,
         }),
     };
+    let dht = args.dht.config(args.dht_serve)?;
+    ensure!(
+        dht.is_none() || peer.is_some(),
+        "the DHT leads others to a peer, and none is served; name --peer MULTIADDR"
+    );
     let options = ServeOptions {
         store: Arc::new(args.store.open_existing()?),
         http: args.http,
         peer,
         seed: None,
         deltas,
+        dht,
     };
     let runtime = tokio::runtime::Runtime::new()?;
     let json = args.json;

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use instar_chunks::BlockStore;
+use instar_ipfs::dht::DhtConfig;
 use instar_ipfs::{Multiaddr, Peer, PeerConfig};
 
+use crate::announce;
 use crate::deltas::{Maker, MayAsk};
 
 /// Where to serve.
@@ -21,6 +23,8 @@ pub struct ServeOptions {
     pub seed: Option<[u8; 32]>,
     /// Makes deltas between what is pinned for anybody who asks, if given.
     pub deltas: Option<MakeDeltas>,
+    /// The DHT in which the peer says what is pinned, if given.
+    pub dht: Option<DhtConfig>,
 }
 
 /// How deltas are made for others.
@@ -89,6 +93,7 @@ pub async fn serve(
                 seed,
                 listen: address.clone(),
                 store: options.store.clone(),
+                dht: options.dht.clone(),
             };
             let peer = Peer::start(config)
                 .await
@@ -101,6 +106,9 @@ pub async fn serve(
                     source,
                 })?;
                 peer.offer_deltas(Arc::new(maker));
+            }
+            if options.dht.is_some() {
+                tokio::spawn(announce::pins(peer.clone(), options.store.clone()));
             }
             served.peer = peer.addresses().iter().map(ToString::to_string).collect();
             Some(peer)

@@ -11,9 +11,11 @@ use instar_chunks::block::{SHA2_256, cid_of};
 use libp2p::PeerId;
 use libp2p::swarm::{Stream, StreamProtocol};
 use prost::Message as _;
+use tokio::sync::mpsc;
 
 use crate::config::SharedBlocks;
 use crate::outbox::Outbox;
+use crate::swarm::Command;
 use crate::wire::Frames;
 use crate::wire::bitswap::{Entry, MAX_FRAME_BYTES, Message, PresenceType, WantType, Wantlist};
 use wants::Wants;
@@ -25,6 +27,8 @@ pub struct Bitswap {
     pub store: SharedBlocks,
     pub outbox: Outbox,
     pub wants: Arc<Wants>,
+    /// Where to ask for others who may have something, if there is a DHT.
+    pub routing: Option<mpsc::UnboundedSender<Command>>,
 }
 
 impl Bitswap {
@@ -75,6 +79,14 @@ impl Bitswap {
             return;
         }
         self.wants.on_block(peer, cid_of(codec, &data), data);
+    }
+
+    /// Has others looked for who have it. They appear among the connected peers.
+    pub fn seek(&self, cid: &Cid) {
+        if let Some(routing) = &self.routing {
+            // The loop ends only with the peer.
+            let _ = routing.send(Command::Seek(*cid));
+        }
     }
 
     /// Asks a peer for blocks.

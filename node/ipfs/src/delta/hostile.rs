@@ -56,6 +56,7 @@ async fn ask(liar: Multiaddr) -> (Result<Asked, AskError>, u64) {
         seed: [99; 32],
         listen: "/ip4/127.0.0.1/tcp/0".parse().unwrap(),
         store: Arc::new(MemoryBlocks::default()),
+        dht: None,
     })
     .await
     .unwrap();

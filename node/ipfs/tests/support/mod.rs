@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use instar_chunks::{BlockStore, Cid, Profile, add_file};
+use instar_ipfs::dht::DhtConfig;
 use instar_ipfs::{Multiaddr, Peer, PeerConfig};
 
 pub struct Node {
@@ -16,10 +17,16 @@ pub struct Node {
 
 impl Node {
     pub async fn start(seed: u8) -> Self {
+        Self::start_in(seed, None).await
+    }
+
+    /// A node that takes part in a DHT, if one is given.
+    pub async fn start_in(seed: u8, dht: Option<DhtConfig>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(BlockStore::open(&dir.path().join("blocks")).unwrap());
         let seed = [seed; 32];
-        let peer = peer(seed, "/ip4/127.0.0.1/tcp/0".parse().unwrap(), &store).await;
+        let listen = "/ip4/127.0.0.1/tcp/0".parse().unwrap();
+        let peer = peer(seed, listen, &store, dht).await;
         Self {
             peer,
             store,
@@ -46,12 +53,18 @@ impl Node {
     }
 }
 
-pub async fn peer(seed: [u8; 32], listen: Multiaddr, store: &Arc<BlockStore>) -> Peer {
+pub async fn peer(
+    seed: [u8; 32],
+    listen: Multiaddr,
+    store: &Arc<BlockStore>,
+    dht: Option<DhtConfig>,
+) -> Peer {
     let store = Arc::clone(store);
     Peer::start(PeerConfig {
         seed,
         listen,
         store,
+        dht,
     })
     .await
     .unwrap()

@@ -261,6 +261,7 @@ impl Images {
             return Ok(());
         }
         let cid: Cid = release.parse()?;
+        self.open.seek(&cid);
         let quiet = |_: usize, _: u64| {};
         let report = fetch_mixed(
             &*self.store,
@@ -290,7 +291,7 @@ impl DappHost for Images {
     fn run(&mut self, call: DappCall<'_>) -> Result<DappResult, DappFailure> {
         self.bring(call.dapp, call.release).map_err(|e| {
             DappFailure::Abstain(format!(
-                "its image {} can't be had ({e:#}); name a source with --car, --node, --gateway, --kubo or --peer",
+                "its image {} can't be had ({e:#}); name a source with --car, --node, --gateway, --kubo, --peer or --dht",
                 call.release
             ))
         })?;
