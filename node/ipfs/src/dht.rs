@@ -12,7 +12,7 @@ use std::time::Duration;
 use cid::Cid;
 use libp2p::kad::store::{MemoryStore, MemoryStoreConfig, RecordStore};
 use libp2p::kad::{
-    self, GetProvidersOk, InboundRequest, Mode, ProviderRecord, QueryResult, RecordKey,
+    self, GetProvidersOk, InboundRequest, Mode, ProviderRecord, QueryId, QueryResult, RecordKey,
     StoreInserts,
 };
 use libp2p::swarm::StreamProtocol;
@@ -138,13 +138,10 @@ fn key(cid: &Cid) -> RecordKey {
     RecordKey::new(&cid.hash().to_bytes())
 }
 
-/// Looks for providers. Says whether a lookup began.
-pub fn seek(kad: &mut Kad, cid: &Cid) -> bool {
-    let begins = kad.iter_queries().count() < MAX_LOOKUPS;
-    if begins {
-        kad.get_providers(key(cid));
-    }
-    begins
+/// Looks for providers, unless too many lookups run.
+pub fn seek(kad: &mut Kad, cid: &Cid) -> Option<QueryId> {
+    let room = kad.iter_queries().count() < MAX_LOOKUPS;
+    room.then(|| kad.get_providers(key(cid)))
 }
 
 /// Says to the DHT that this node has it, now and every half day.
@@ -169,13 +166,33 @@ pub fn on_member(
     }
 }
 
-/// What follows from an event: peers who are said to have something.
-pub fn on_event(kad: &mut Kad, event: kad::Event) -> HashSet<PeerId> {
+/// What came of a lookup.
+pub struct Found {
+    pub lookup: QueryId,
+    /// Peers who are said to have it.
+    pub providers: HashSet<PeerId>,
+    /// Nothing more will come.
+    pub over: bool,
+}
+
+/// What follows from an event.
+pub fn on_event(kad: &mut Kad, event: kad::Event) -> Option<Found> {
     match event {
         kad::Event::OutboundQueryProgressed {
-            result: QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })),
+            id,
+            result: QueryResult::GetProviders(result),
+            step,
             ..
-        } => providers,
+        } => Some(Found {
+            lookup: id,
+            providers: match result {
+                Ok(GetProvidersOk::FoundProviders { providers, .. }) => providers,
+                Ok(GetProvidersOk::FinishedWithNoAdditionalRecord { .. }) | Err(_) => {
+                    HashSet::new()
+                }
+            },
+            over: step.last,
+        }),
         kad::Event::InboundRequest {
             request:
                 InboundRequest::AddProvider {
@@ -183,9 +200,9 @@ pub fn on_event(kad: &mut Kad, event: kad::Event) -> HashSet<PeerId> {
                 },
         } => {
             remember(kad, record);
-            HashSet::new()
+            None
         }
-        _ => HashSet::new(),
+        _ => None,
     }
 }
 

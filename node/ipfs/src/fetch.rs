@@ -353,7 +353,8 @@ pub(crate) async fn fetch(
         };
         let came = tokio::time::timeout_at(deadline.min(seek_at), wants.next()).await;
         if came.is_err() && seek_at < deadline {
-            bitswap.seek(&root);
+            // Who is found appears among the connected; nobody waits for the end of the lookup.
+            drop(bitswap.seek(&root));
             sought = Some(Instant::now());
             continue;
         }

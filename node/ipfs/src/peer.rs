@@ -163,9 +163,10 @@ impl Peer {
         let _ = self.shared.commands.send(Command::Forget(address));
     }
 
-    /// Looks in the DHT for peers who have `cid`, and connects to them. Returns at once; without a DHT nothing happens.
-    pub fn seek(&self, cid: &Cid) {
-        self.shared.bitswap.seek(cid);
+    /// Looks in the DHT for peers who have `cid`, and connects to them as they are found. Says at the end how many there
+    /// were: none without a DHT.
+    pub async fn seek(&self, cid: &Cid) -> usize {
+        self.shared.bitswap.seek(cid).await.unwrap_or(0)
     }
 
     /// Says in the DHT that this peer has `cid`, now and again every half day as long as it runs.

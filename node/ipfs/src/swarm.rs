@@ -1,6 +1,6 @@
 //! The libp2p swarm and the loop that drives it: connections, and dialling again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use cid::Cid;
@@ -87,8 +87,8 @@ pub enum Command {
     Keep(Multiaddr),
     /// Don't dial this address again.
     Forget(Multiaddr),
-    /// Look in the DHT for peers who have this, and connect to them.
-    Seek(Cid),
+    /// Look in the DHT for peers who have this, and connect to them; say at the end how many were found.
+    Seek(Cid, oneshot::Sender<usize>),
     /// Say in the DHT that this is here.
     Provide(Cid),
     /// Close everything.
@@ -119,6 +119,8 @@ pub struct Driver {
     pub on_change: Box<dyn Fn(Change) + Send + Sync>,
     targets: HashMap<Multiaddr, Target>,
     met: Met,
+    /// Lookups that run, with what each has found so far and who waits for its end.
+    lookups: HashMap<kad::QueryId, (HashSet<PeerId>, oneshot::Sender<usize>)>,
 }
 
 impl Driver {
@@ -135,6 +137,7 @@ impl Driver {
             on_change,
             targets: HashMap::new(),
             met: Met::default(),
+            lookups: HashMap::new(),
         }
     }
 
@@ -154,10 +157,12 @@ impl Driver {
                     Some(Command::Forget(address)) => {
                         self.targets.remove(&address);
                     }
-                    Some(Command::Seek(cid)) => {
-                        if let Some(kad) = self.swarm.behaviour_mut().dht.as_mut() {
-                            let begins = dht::seek(kad, &cid);
-                            tracing::debug!(%cid, begins, "looking for providers");
+                    // Where no lookup begins, whoever waits sees the sender go.
+                    Some(Command::Seek(cid, done)) => {
+                        let kad = self.swarm.behaviour_mut().dht.as_mut();
+                        if let Some(id) = kad.and_then(|kad| dht::seek(kad, &cid)) {
+                            tracing::debug!(%cid, "looking for providers");
+                            self.lookups.insert(id, (HashSet::new(), done));
                         }
                     }
                     Some(Command::Provide(cid)) => {
@@ -305,7 +310,21 @@ impl Driver {
         };
         let found = dht::on_event(kad, event);
         let idle = kad.iter_queries().next().is_none();
-        for provider in found.into_iter().filter(|peer| *peer != local) {
+        let mut providers = HashSet::new();
+        if let Some(found) = found {
+            providers = found.providers;
+            providers.remove(&local);
+            if let Some((all, _)) = self.lookups.get_mut(&found.lookup) {
+                all.extend(&providers);
+            }
+            if found.over
+                && let Some((all, done)) = self.lookups.remove(&found.lookup)
+            {
+                // Nobody has to wait for it.
+                let _ = done.send(all.len());
+            }
+        }
+        for provider in providers {
             let (was_passer, gone) = self.met.on_provider(provider);
             if was_passer {
                 self.connected(provider);

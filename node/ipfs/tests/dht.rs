@@ -71,7 +71,7 @@ async fn without_a_configuration_nobody_is_asked() {
     holder.peer.provide(&root);
     let alone = Node::start(3).await;
     alone.peer.connect(router.peer.addresses()[0].clone());
-    alone.peer.seek(&root);
+    assert_eq!(alone.peer.seek(&root).await, 0);
     alone.peer.provide(&root);
     let options = FetchOptions {
         limits: Limits::default(),

@@ -26,8 +26,6 @@ use crate::store::{StoreArgs, human};
 
 /// How long a peer that was named may take to be connected.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the DHT may take to lead to a first peer.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two lines of progress on a terminal.
 const PROGRESS_EVERY_MS: u64 = 200;
 
@@ -93,6 +91,7 @@ pub struct Sources {
 pub(crate) struct Open {
     sources: Vec<Box<dyn Source>>,
     peer: Option<(tokio::runtime::Runtime, Peer)>,
+    dht: bool,
 }
 
 impl Open {
@@ -106,15 +105,30 @@ impl Open {
         let Some((runtime, peer)) = &self.peer else {
             return;
         };
-        peer.seek(root);
-        if !peer.connected().is_empty() {
+        if !self.dht {
             return;
         }
         let mut connected = peer.watch_connected();
+        let lookup = {
+            let (peer, root) = (peer.clone(), *root);
+            runtime.spawn(async move { peer.seek(&root).await })
+        };
         runtime.block_on(async {
-            let any = connected.wait_for(|peers| !peers.is_empty());
-            if tokio::time::timeout(LOOKUP_TIMEOUT, any).await.is_err() {
-                eprintln!("warning: the DHT led to nobody who has {root}");
+            let any = async {
+                let _ = connected.wait_for(|peers| !peers.is_empty()).await;
+            };
+            tokio::select! {
+                () = any => {}
+                found = lookup => match found {
+                    Ok(0) | Err(_) => eprintln!("warning: the DHT leads to nobody who has {root}"),
+                    Ok(_) => {
+                        // Found, and not connected yet.
+                        let any = connected.wait_for(|peers| !peers.is_empty());
+                        if tokio::time::timeout(CONNECT_TIMEOUT, any).await.is_err() {
+                            eprintln!("warning: nobody that the DHT leads to answers");
+                        }
+                    }
+                },
             }
         });
     }
@@ -136,8 +150,9 @@ impl Sources {
         }
         let mut peer = None;
         let dht = self.dht.config(false)?;
+        let has_dht = dht.is_some();
         if !self.peer.is_empty() || dht.is_some() {
-            let through_dht = dht.as_ref().map(|_| "whom the DHT leads to");
+            let through_dht = dht.as_ref().map(|_| "peers of the DHT");
             let named = self.peer.iter().map(String::as_str).chain(through_dht);
             let name = format!("bitswap {}", named.collect::<Vec<_>>().join(" "));
             let (runtime, started) = self.dial(store, dht)?;
@@ -148,7 +163,11 @@ impl Sources {
             )));
             peer = Some((runtime, started));
         }
-        Ok(Open { sources, peer })
+        Ok(Open {
+            sources,
+            peer,
+            dht: has_dht,
+        })
     }
 
     fn dial(

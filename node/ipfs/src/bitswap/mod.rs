@@ -11,7 +11,7 @@ use instar_chunks::block::{SHA2_256, cid_of};
 use libp2p::PeerId;
 use libp2p::swarm::{Stream, StreamProtocol};
 use prost::Message as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::config::SharedBlocks;
 use crate::outbox::Outbox;
@@ -81,12 +81,15 @@ impl Bitswap {
         self.wants.on_block(peer, cid_of(codec, &data), data);
     }
 
-    /// Has others looked for who have it. They appear among the connected peers.
-    pub fn seek(&self, cid: &Cid) {
+    /// Has others looked for who have it. They appear among the connected peers. What comes says at the end of the lookup
+    /// how many were found; its sender is gone where none began.
+    pub fn seek(&self, cid: &Cid) -> oneshot::Receiver<usize> {
+        let (done, found) = oneshot::channel();
         if let Some(routing) = &self.routing {
             // The loop ends only with the peer.
-            let _ = routing.send(Command::Seek(*cid));
+            let _ = routing.send(Command::Seek(*cid, done));
         }
+        found
     }
 
     /// Asks a peer for blocks.
