@@ -90,6 +90,10 @@ transfer() { # host, account, amount: the entry's id; it is not waited for
 label() { run "$1" receipt "$2" --json | jq -r .label; }
 labelled() { [ "$(label "$1" "$2")" = "$3" ]; }
 settled() { case "$(label "$1" "$2")" in final | conflicted) [ "$(run "$1" receipt "$2" --json | jq -r .height)" != null ] ;; *) false ;; esac; }
+# A follower asks every 15 s; an age that is unknown is a large one.
+age_ms() { run "$1" chain status --json | jq '.fresh_ms // 1000000000'; }
+fresh() { [ "$(age_ms "$1")" -lt 20000 ]; }
+stale() { [ "$(age_ms "$1")" -ge 20000 ]; }
 balance() { # host, account, more arguments
   local host=$1 account=$2; shift 2
   run "$host" dapp query coin "{\"op\":\"balance\",\"account\":\"$(jq -r .public "$scratch/$account.public")\"}" --json "$@"
@@ -142,8 +146,11 @@ plain | grep -q 'a source of blocks failed and rests.*9999' || fail "the source 
 ok "a source that changes bytes is named and left alone: $(plain | grep -o 'why="[^"]*"' | head -n 1)"
 same "$(balance 5 ada | jq -r '.answer.balance + " " + .label')" "99 final" "the follower ran the coin itself"
 
-# One of four is cut off.
-move east 4
+until_true 60 "the follower being fresh" fresh 5
+same "$(run 1 chain status --json | jq .fresh_ms)" null "two of four validators sign the follower's nonce; a validator asks nobody"
+
+# One of four is cut off, and the follower from all that it follows.
+move east 4 5
 alone=$(transfer 4 ben 2)
 until_true 20 "a pending answer of the node that is cut off" labelled 4 "$alone" pending
 same "$(run 4 receipt "$alone" --json | jq -r .receipt.outcome)" applied "cut off, it says what the entry would come to"
@@ -154,7 +161,11 @@ going=$(transfer 1 ada 1)
 until_true 60 "a final transfer without the fourth" labelled 1 "$going" final
 [ "$(height 1)" -gt "$before" ] || fail "the trunk stood still with one of four cut off"
 ok "with one of four cut off the trunk goes on"
-move west 4
+until_true 60 "the follower that is cut off growing stale" stale 5
+answers 5 >/dev/null || fail "a stale follower does not answer"
+ok "the follower that is cut off answers, and says how old its answers may be ($(age_ms 5) ms)"
+move west 4 5
+until_true 90 "the follower being fresh again" fresh 5
 until_true 60 "the entry of the node that was cut off" labelled 1 "$alone" final
 until_true 60 "the node that was cut off" labelled 4 "$going" final
 ok "healed: what was pending there is final everywhere"

@@ -38,18 +38,23 @@ struct Upstream {
     rests_until: Option<Instant>,
 }
 
+/// What asks other nodes over HTTP.
+pub(crate) fn agent() -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .timeout_global(Some(HOLD + ANSWER_TIMEOUT))
+        .timeout_connect(Some(CONNECT_TIMEOUT))
+        .http_status_as_error(false)
+        .proxy(None)
+        .user_agent("instar")
+        .build();
+    config.into()
+}
+
 impl Upstream {
     fn new(url: &str) -> Self {
-        let config = ureq::Agent::config_builder()
-            .timeout_global(Some(HOLD + ANSWER_TIMEOUT))
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .http_status_as_error(false)
-            .proxy(None)
-            .user_agent("instar")
-            .build();
         Self {
             url: url.trim_end_matches('/').to_owned(),
-            agent: config.into(),
+            agent: agent(),
             rests_until: None,
         }
     }

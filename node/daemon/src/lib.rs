@@ -13,6 +13,7 @@ pub mod run;
 
 mod announce;
 mod follow;
+mod fresh;
 mod gossip;
 mod host;
 mod index;

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::api::types::{BlockAnswer, EntryAnswer, Label, ReceiptAnswer, Role, Status};
 use crate::core::{Core, CoreError};
+use crate::fresh::Known;
 use crate::home::{Home, NodeConfig};
 
 /// Entries that wait for the lane at most; past that the API says so.
@@ -69,6 +70,8 @@ pub struct Node {
     pub(crate) lane: mpsc::Sender<Batch>,
     pub(crate) supervision: Mutex<Supervision>,
     pub(crate) stop: watch::Sender<bool>,
+    /// How fresh this node is, if it follows.
+    pub(crate) fresh: Known,
 }
 
 /// Milliseconds since 1970 by this machine's clock.
@@ -200,6 +203,11 @@ impl Node {
             .unwrap_or_default();
         Ok(Status {
             name: self.config.name.clone(),
+            fresh_ms: self
+                .fresh
+                .age()
+                .filter(|_| !validates)
+                .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
             role: if validates {
                 Role::Validator
             } else {

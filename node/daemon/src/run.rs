@@ -16,7 +16,7 @@ use crate::core::open::OpenError;
 use crate::deltas::{Maker, MayAsk};
 use crate::home::{Home, HomeError};
 use crate::node::{MAX_QUEUE, Node, Shared};
-use crate::{announce, api, follow, gossip, host, supervised, upgrade};
+use crate::{announce, api, follow, fresh, gossip, host, supervised, upgrade};
 
 /// What a node is started with.
 pub struct NodeOptions {
@@ -127,6 +127,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
         lane,
         supervision: Mutex::default(),
         stop,
+        fresh: Default::default(),
         home,
         config,
         core: Mutex::new(core),
@@ -145,6 +146,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     tasks.spawn(gossip::receive_loop(Arc::clone(&node)));
     tasks.spawn(gossip::again_loop(Arc::clone(&node)));
     tasks.spawn(upgrade::upgrade_loop(Arc::clone(&node)));
+    tasks.spawn(fresh::ask_loop(Arc::clone(&node)));
     if node.config.dht.is_some() {
         tasks.spawn(announce::pins(node.peer.clone(), Arc::clone(&node.blocks)));
     }

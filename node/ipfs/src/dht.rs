@@ -27,7 +27,7 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Lookups that run at a time; more are refused until one ends.
 const MAX_LOOKUPS: usize = 16;
 /// Providers that are dialled and kept; the one that was found first goes when there are more.
-pub const MAX_PROVIDERS: usize = 32;
+const MAX_PROVIDERS: usize = 32;
 /// Content that this node says it has, and that others tell it about when it serves.
 const MAX_PROVIDED: usize = 1024;
 /// Providers of one content that are remembered for others.
@@ -100,7 +100,7 @@ impl DhtConfig {
 type Kad = kad::Behaviour<MemoryStore>;
 
 /// The behaviour, if it is configured.
-pub fn behaviour(config: Option<&DhtConfig>, local: PeerId) -> Toggle<Kad> {
+pub(crate) fn behaviour(config: Option<&DhtConfig>, local: PeerId) -> Toggle<Kad> {
     let built = config.map(|config| {
         let store = MemoryStoreConfig {
             // Records other than of providers are nobody's business here.
@@ -139,20 +139,20 @@ fn key(cid: &Cid) -> RecordKey {
 }
 
 /// Looks for providers, unless too many lookups run.
-pub fn seek(kad: &mut Kad, cid: &Cid) -> Option<QueryId> {
+pub(crate) fn seek(kad: &mut Kad, cid: &Cid) -> Option<QueryId> {
     let room = kad.iter_queries().count() < MAX_LOOKUPS;
     room.then(|| kad.get_providers(key(cid)))
 }
 
 /// Says to the DHT that this node has it, now and every half day.
-pub fn provide(kad: &mut Kad, cid: &Cid) {
+pub(crate) fn provide(kad: &mut Kad, cid: &Cid) {
     if let Err(error) = kad.start_providing(key(cid)) {
         tracing::warn!(%cid, %error, "this node can't say that it has it: {MAX_PROVIDED} are announced already");
     }
 }
 
 /// A peer that said that it is a member, and where it listens.
-pub fn on_member(
+pub(crate) fn on_member(
     kad: &mut Kad,
     peer: PeerId,
     protocols: &[StreamProtocol],
@@ -167,16 +167,16 @@ pub fn on_member(
 }
 
 /// What came of a lookup.
-pub struct Found {
-    pub lookup: QueryId,
+pub(crate) struct Found {
+    pub(crate) lookup: QueryId,
     /// Peers who are said to have it.
-    pub providers: HashSet<PeerId>,
+    pub(crate) providers: HashSet<PeerId>,
     /// Nothing more will come.
-    pub over: bool,
+    pub(crate) over: bool,
 }
 
 /// What follows from an event.
-pub fn on_event(kad: &mut Kad, event: kad::Event) -> Option<Found> {
+pub(crate) fn on_event(kad: &mut Kad, event: kad::Event) -> Option<Found> {
     match event {
         kad::Event::OutboundQueryProgressed {
             id,
@@ -221,7 +221,7 @@ fn fits(address: &Multiaddr) -> bool {
 
 /// Whom the DHT has led to.
 #[derive(Debug, Default)]
-pub struct Met {
+pub(crate) struct Met {
     /// Providers, the newest last: peers like others, as long as they are in here.
     providers: VecDeque<PeerId>,
     /// Connected on the way of a lookup, and nobody that anything else is done with.
@@ -230,7 +230,7 @@ pub struct Met {
 
 impl Met {
     /// Notes a connection that this node made, and not to anybody that it was told of. Says whether it is a passer's.
-    pub fn on_dialled(&mut self, peer: PeerId) -> bool {
+    pub(crate) fn on_dialled(&mut self, peer: PeerId) -> bool {
         let passer = !self.providers.contains(&peer);
         if passer {
             self.passers.insert(peer);
@@ -239,7 +239,7 @@ impl Met {
     }
 
     /// Notes a provider. Says whether it was a passer until now, and who has to go for it.
-    pub fn on_provider(&mut self, peer: PeerId) -> (bool, Option<PeerId>) {
+    pub(crate) fn on_provider(&mut self, peer: PeerId) -> (bool, Option<PeerId>) {
         let was_passer = self.passers.remove(&peer);
         if self.providers.contains(&peer) {
             return (was_passer, None);
@@ -253,17 +253,17 @@ impl Met {
     }
 
     /// Whether nothing but a lookup passed there.
-    pub fn is_passer(&self, peer: &PeerId) -> bool {
+    pub(crate) fn is_passer(&self, peer: &PeerId) -> bool {
         self.passers.contains(peer)
     }
 
     /// Forgets a passer, who is gone or became a peer in another way. Says whether it was one.
-    pub fn no_passer(&mut self, peer: &PeerId) -> bool {
+    pub(crate) fn no_passer(&mut self, peer: &PeerId) -> bool {
         self.passers.remove(peer)
     }
 
     /// All passers.
-    pub fn passers(&self) -> impl Iterator<Item = PeerId> + '_ {
+    pub(crate) fn passers(&self) -> impl Iterator<Item = PeerId> + '_ {
         self.passers.iter().copied()
     }
 }

@@ -17,6 +17,7 @@ pub mod vote;
 
 pub mod genesis;
 
+pub mod freshness;
 pub mod light;
 
 pub mod grammar;

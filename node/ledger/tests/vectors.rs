@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use instar_attest::json;
 use instar_ledger::equivocation::Evidence;
+use instar_ledger::freshness;
 use instar_ledger::grammar::{self, Kind, LanePayload, Object, SignedLaneCommit};
 use instar_ledger::vote::{self, VoteKind};
 use instar_ledger::*;
@@ -165,6 +166,10 @@ fn made() -> BTreeMap<&'static str, Vec<u8>> {
     files.insert(
         "validator-proof.signed",
         vote::validator_proof_bytes(&chain, &key("consensus", 0).public(), b"peer id"),
+    );
+    files.insert(
+        "head.signed",
+        freshness::head_bytes(&chain, &instar_attest::Digest::of(b"nonce"), 1, &first),
     );
     let certificate = certificate(&chain, 1, 0, first);
     certificate.verify(&chain, &set).unwrap();

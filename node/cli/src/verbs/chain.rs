@@ -6,7 +6,7 @@ mod verify;
 
 use anyhow::Result;
 use instar_ledger::ReceiptLine;
-use instar_node::api::types::Status;
+use instar_node::api::types::{Role, Status};
 
 use super::NodeArgs;
 use crate::exit::facts;
@@ -85,6 +85,16 @@ fn words(s: &Status) -> String {
         s.data_peers,
         s.pending
     );
+    if s.role == Role::Follower {
+        text += &match s.fresh_ms {
+            Some(ms) => format!(
+                "\nfresh    as of {} s ago, by validators' signatures",
+                ms.div_ceil(1000)
+            ),
+            None => "\nfresh    unknown: too few validators have said that nothing newer is final"
+                .into(),
+        };
+    }
     if let Some(closed) = &s.lane.closed {
         text += &format!(
             "\nlane     {} is closed since height {}: {}",

@@ -71,6 +71,7 @@ pub(crate) fn router(node: Shared) -> Router {
         .route("/v1/entries/{id}", get(read::entry))
         .route("/v1/genesis", get(sync::genesis))
         .route("/v1/peers", get(sync::peers))
+        .route("/v1/head", get(sync::signed_head))
         .route("/v1/sync/{height}", get(sync::blocks))
         .route("/v1/rounds/{id}", get(read::round))
         .route("/v1/upgrades", get(read::upgrades))

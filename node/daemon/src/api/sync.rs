@@ -2,12 +2,16 @@
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+
+use instar_attest::{Digest, Purpose};
+use instar_ledger::freshness::SignedHead;
+use serde::Deserialize;
 
 use super::Refused;
 use super::read::Wait;
-use crate::home::PeerAddress;
+use crate::home::{HomeError, PeerAddress};
 use crate::node::Shared;
 
 /// The canonical bytes of the genesis: whoever knows the chain's id can check them against it.
@@ -32,6 +36,37 @@ pub(crate) async fn peers(State(node): State<Shared>) -> Json<Vec<PeerAddress>> 
             .chain(config.peers.iter().cloned())
             .collect(),
     )
+}
+
+/// What a follower wants signed.
+#[derive(Deserialize)]
+pub(crate) struct Question {
+    nonce: Digest,
+}
+
+/// The head of this validator, signed together with the asker's nonce.
+pub(crate) async fn signed_head(
+    State(node): State<Shared>,
+    Query(question): Query<Question>,
+) -> Result<Json<SignedHead>, Refused> {
+    let chain = node.chain;
+    let home = node.home.clone();
+    let answer = node
+        .with_core(move |core| {
+            if !core.is_validator() {
+                return Ok(None);
+            }
+            let key = home.key(Purpose::Consensus)?;
+            let head = core.head();
+            let answer = SignedHead::sign(&chain, &key, &question.nonce, head.height, head.block);
+            Ok::<_, HomeError>(Some(answer))
+        })
+        .await
+        .map_err(Refused::internal)?;
+    let why = "this node is no validator, so its word on the newest block proves nothing; ask a validator";
+    answer
+        .map(Json)
+        .ok_or_else(|| Refused::new(StatusCode::CONFLICT, why))
 }
 
 /// Final blocks from a height on, as [`instar_ledger::sync`] writes them.

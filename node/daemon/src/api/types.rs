@@ -35,6 +35,10 @@ pub struct Status {
     pub name: String,
     /// What it does on its chain.
     pub role: Role,
+    /// Of a follower: how many milliseconds ago enough validators signed that nothing newer was final than what this node
+    /// had. What it says is at most so old; `None`: unknown, so it counts as stale.
+    #[serde(default)]
+    pub fresh_ms: Option<u64>,
     /// The release's codename, compiled in: what a person sees change when the node's binary changes.
     pub codename: String,
     /// Root CID of the running release, as the upgrader knows it; `None` when nothing supervises this process.
