@@ -36,6 +36,8 @@ pub const OPERATORS: &str = "n/operator/";
 pub const KEYS: &str = "n/key/";
 /// The common prefix of devices.
 pub const DEVICES: &str = "n/device/";
+/// The common prefix of lanes.
+pub const LANES: &str = "n/lane/";
 /// The common prefix of registered dapps.
 pub const DAPPS: &str = "n/dapp/";
 
@@ -71,7 +73,7 @@ pub fn device(device: &DeviceId) -> String {
 
 /// Up to where a lane is merged.
 pub fn lane(lane: &Lane) -> String {
-    format!("n/lane/{lane}")
+    format!("{LANES}{lane}")
 }
 
 /// A registered dapp.

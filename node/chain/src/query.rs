@@ -21,6 +21,8 @@ use crate::view::{StateError, StateView};
 
 /// How many records a list has at most. A chain with several upgrades a day gets there after years.
 pub const MAX_LISTED: usize = 10_000;
+/// How many lanes a chain may have had, all incarnations counted, for a list of all of them.
+pub const MAX_LANES: usize = 1 << 18;
 
 /// What a slot holds and has held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +85,26 @@ pub fn devices(view: &dyn StateView) -> Result<BTreeMap<DeviceId, DeviceRecord>,
 /// Up to where a lane is merged; nothing if none of it is.
 pub fn lane(view: &dyn StateView, lane: &Lane) -> Result<Option<LaneMark>, StateError> {
     record::read(view, &keys::lane(lane))
+}
+
+/// Up to where each lane is merged, in the order of the state's keys.
+pub fn lanes(view: &dyn StateView) -> Result<Vec<(Lane, LaneMark)>, StateError> {
+    let marks: BTreeMap<String, LaneMark> = record::read_all(view, keys::LANES, MAX_LANES + 1)?;
+    if marks.len() > MAX_LANES {
+        return Err(StateError::Io(format!(
+            "the state has more than {MAX_LANES} lanes"
+        )));
+    }
+    marks
+        .into_iter()
+        .map(|(name, mark)| match name.parse() {
+            Ok(lane) => Ok((lane, mark)),
+            Err(_) => Err(StateError::Corrupt {
+                key: format!("{}{name}", keys::LANES),
+                why: "the key is no lane".into(),
+            }),
+        })
+        .collect()
 }
 
 /// The key that signs a lane; nothing if its device is not registered.

@@ -3,7 +3,7 @@
 //! The tree's root stands in every block header, so that one value can be checked against a certificate without
 //! replaying anything. A version of the tree is a block height; 0 is the genesis state. Reading [`keys`] and
 //! [`tables`] tells what is in the file, [`view`] how a read is checked, [`store`] how a block is committed, and
-//! [`fork`] how states are tried out without committing them. `docs/formats/state.md` has it for other
+//! [`fork`] how states are tried out without committing them, [`snapshot`] how a state goes to another node. `docs/formats/state.md` has it for other
 //! implementations.
 //!
 //! This room knows no rule of the state machine, no block grammar and no network: it keeps keys and values.
@@ -12,6 +12,7 @@ pub mod error;
 pub mod fork;
 pub mod keys;
 pub mod proof;
+pub mod snapshot;
 pub mod store;
 pub mod tables;
 pub mod view;

@@ -7,6 +7,11 @@ use redb::ReadableTable;
 use crate::StoreError;
 use crate::store::{Computed, Head};
 
+/// A row that only damage can explain.
+pub(crate) fn damaged(what: &str) -> StoreError {
+    StoreError::Damaged(what.to_owned())
+}
+
 pub(crate) fn stale_row(version: u64, row: &[u8]) -> Vec<u8> {
     let mut bytes = version.to_be_bytes().to_vec();
     bytes.extend_from_slice(row);

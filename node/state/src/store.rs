@@ -194,7 +194,22 @@ impl StateStore {
         self.view_in(Some(height))
     }
 
+    /// As [`StateStore::view_at`], for walks over everything: what such a walk reads does not push the nodes out of memory
+    /// that blocks need.
+    pub fn view_aside(&self, height: u64) -> Result<View, StoreError> {
+        self.view_with(Some(height), Arc::default())
+    }
+
+    /// The lowest height that can be read.
+    pub fn floor(&self) -> Result<u64, StoreError> {
+        read_floor(&self.database.begin_read()?.open_table(META)?)
+    }
+
     fn view_in(&self, height: Option<u64>) -> Result<View, StoreError> {
+        self.view_with(height, self.cache.clone())
+    }
+
+    fn view_with(&self, height: Option<u64>, cache: Arc<NodeCache>) -> Result<View, StoreError> {
         // Everything is read in one snapshot: the head may move meanwhile.
         let txn = self.database.begin_read()?;
         let meta = txn.open_table(META)?;
@@ -216,7 +231,7 @@ impl StateStore {
             .map(|row| decode_height(row.value()));
         let (_, root) =
             row.ok_or_else(|| StoreError::Damaged(format!("height {height} is missing")))??;
-        View::new(&txn, self.cache.clone(), height, *root.as_bytes())
+        View::new(&txn, cache, height, *root.as_bytes())
     }
 
     /// The root that a block at `base + 1` with these writes would have. Nothing is kept.

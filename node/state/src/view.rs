@@ -112,7 +112,7 @@ impl View {
     }
 
     /// A node whose hash is `expected`. `for_key` is whose path is walked, for the error.
-    fn checked_node(
+    pub(crate) fn checked_node(
         &self,
         key: NodeKey,
         expected: [u8; 32],
