@@ -5,6 +5,7 @@
 //! moment of the chain. Beside git's own files the repository holds a folder `instar`: the journal, the lock of the one
 //! writer, and the list of block ids by height, which can be rebuilt.
 
+mod base;
 mod blocks;
 mod flush;
 mod lanes;
@@ -13,6 +14,7 @@ mod objects;
 mod open;
 mod sync;
 
+pub use base::{BaseCommit, GENESIS_REF};
 pub use flush::{FLUSH_BYTES, FLUSH_EVERY, FLUSH_OBJECTS};
 pub use maintain::{MAX_PACKS, MaintainReport, PACK_GRACE, TIP_KEPT, maintain, maintain_with};
 pub use sync::Imported;
@@ -53,7 +55,9 @@ pub struct Store {
     writer: Option<Writer>,
     /// The head and sequence number of each lane, merged or not.
     lanes: BTreeMap<Lane, (Oid, u64)>,
-    /// Block ids by height; genesis is 0.
+    /// The height of the first of them: 0 is genesis, more in a ledger that begins in the middle.
+    first: u64,
+    /// Block ids by height, from `first` on.
     trunk: Vec<Oid>,
     /// The certificate of the newest block; none at genesis.
     tip: Option<Certificate>,

@@ -1,5 +1,6 @@
 //! Blocks, the trunk and its tip.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::Path;
@@ -67,12 +68,16 @@ impl Store {
     /// The height and the id of the newest final block; genesis is height 0.
     pub fn head(&self) -> (u64, Oid) {
         let last = self.trunk.len() - 1;
-        (last as u64, self.trunk[last])
+        (self.first + last as u64, self.trunk[last])
     }
 
-    /// The final block at `height`; genesis at 0.
+    /// The final block at `height`; genesis at 0. None below [`Store::base`].
     pub fn block_at(&self, height: u64) -> Option<Oid> {
-        self.trunk.get(usize::try_from(height).ok()?).copied()
+        if height == 0 {
+            return Some(self.chain.into());
+        }
+        let index = usize::try_from(height.checked_sub(self.first)?).ok()?;
+        self.trunk.get(index).copied()
     }
 
     /// The certificate of the newest final block; none at genesis.
@@ -223,11 +228,15 @@ pub(super) fn parent_of_tip(objects: &Objects, tip: &Oid) -> Result<Oid, StoreEr
         .map_err(|source| StoreError::Grammar { id: *tip, source })
 }
 
-/// The block ids of a trunk by height, genesis first, by walking first parents.
-pub(super) fn walk_trunk(objects: &Objects, head: Oid) -> Result<Vec<Oid>, StoreError> {
+/// The block ids of a trunk by height, by walking first parents to genesis, or to a commit whose parents are cut off.
+pub(super) fn walk_trunk(
+    objects: &Objects,
+    head: Oid,
+    cut: &BTreeSet<Oid>,
+) -> Result<Vec<Oid>, StoreError> {
     let mut out = vec![head];
     let mut next = head;
-    loop {
+    while !cut.contains(&next) {
         let bytes = objects.read(&next, Kind::Commit)?;
         let loose = Loose::read("block", &bytes)
             .map_err(|source| StoreError::Grammar { id: next, source })?;
@@ -250,6 +259,7 @@ pub(super) fn load_heights(
     path: &Path,
     objects: &Objects,
     head: Oid,
+    cut: &BTreeSet<Oid>,
 ) -> Result<(Vec<Oid>, usize), StoreError> {
     let bytes = fs::read(heights_path(path)).unwrap_or_default();
     let list: Vec<Oid> = bytes
@@ -261,7 +271,7 @@ pub(super) fn load_heights(
     // A crash within a flush leaves heights that the refs don't have yet: they come again from the journal.
     match list.iter().rposition(|id| *id == head) {
         Some(at) => Ok((list[..=at].to_vec(), at + 1)),
-        None => Ok((walk_trunk(objects, head)?, 0)),
+        None => Ok((walk_trunk(objects, head, cut)?, 0)),
     }
 }
 

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::open::not_a_ledger;
 use super::{
-    MAX_PACKS, PRIVATE_DIR, Store, StoreError, TIP_REF, TRUNK_REF, blocks, io_error, maintain,
+    GENESIS_REF, MAX_PACKS, PRIVATE_DIR, Store, StoreError, TIP_REF, TRUNK_REF, blocks, io_error,
+    maintain,
 };
 use crate::oid::Oid;
 use crate::pack;
@@ -57,6 +58,9 @@ impl Store {
             .map(|(lane, (head, _))| (lane.ref_name(), *head))
             .collect();
         refs.insert(TRUNK_REF.into(), self.head().1);
+        if self.first > 0 {
+            refs.insert(GENESIS_REF.into(), self.chain.into());
+        }
         if let Some(tip) = tip_id {
             refs.insert(TIP_REF.into(), tip);
         }
@@ -151,13 +155,18 @@ fn write_packed_refs(path: &Path, refs: &BTreeMap<String, Oid>) -> Result<(), St
     for (name, id) in refs {
         text.push_str(&format!("{id} {name}\n"));
     }
-    let what = "writing packed-refs";
-    let new = path.join("packed-refs.new");
-    let mut file = File::create(&new).map_err(io_error(what))?;
+    write_durably(path, "packed-refs", &text)
+}
+
+/// Replaces a file of the repository at once.
+pub(super) fn write_durably(path: &Path, name: &str, text: &str) -> Result<(), StoreError> {
+    let what = format!("writing {name}");
+    let new = path.join(format!("{name}.new"));
+    let mut file = File::create(&new).map_err(io_error(&what))?;
     file.write_all(text.as_bytes())
         .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&new, path.join("packed-refs")))
-        .map_err(io_error(what))?;
+        .and_then(|()| fs::rename(&new, path.join(name)))
+        .map_err(io_error(&what))?;
     sync_dir(path)
 }
 

@@ -9,9 +9,10 @@ use instar_attest::{ChainId, json};
 
 use super::objects::{Objects, our_id};
 use super::{
-    MAX_PACKS, OpenOptions, PRIVATE_DIR, Store, StoreError, TIP_REF, TRUNK_REF, Writer, io_error,
+    GENESIS_REF, MAX_PACKS, OpenOptions, PRIVATE_DIR, Store, StoreError, TIP_REF, TRUNK_REF,
+    Writer, io_error,
 };
-use super::{blocks, flush, lanes};
+use super::{base, blocks, flush, lanes};
 use crate::certificate::Certificate;
 use crate::genesis::Genesis;
 use crate::grammar;
@@ -67,6 +68,7 @@ impl Store {
             objects: Objects::new(repo),
             writer: Some(open_writer(path, options)?.0),
             lanes: BTreeMap::new(),
+            first: 0,
             trunk: vec![chain.into()],
             tip: None,
             verified: Default::default(),
@@ -96,8 +98,11 @@ impl Store {
         let trunk_head = *refs
             .get(TRUNK_REF)
             .ok_or_else(|| not_a_ledger(path, "it has no trunk"))?;
-        let (trunk, heights_on_disk) = blocks::load_heights(path, &objects, trunk_head)?;
-        let mut store = Self::assemble(path, objects, trunk, refs.get(TIP_REF).copied())?;
+        let cut = base::read_shallow(path)?;
+        let (trunk, heights_on_disk) = blocks::load_heights(path, &objects, trunk_head, &cut)?;
+        let genesis = refs.get(GENESIS_REF).copied();
+        let tip = refs.get(TIP_REF).copied();
+        let mut store = Self::assemble(path, objects, trunk, genesis, tip)?;
         for (name, head) in &refs {
             if let Some(lane) = name.strip_prefix("refs/lanes/") {
                 let lane = lane
@@ -133,23 +138,27 @@ impl Store {
         };
         let tip = find([TIP_REF, "refs/remotes/origin/tip"]);
         let trunk = find([TRUNK_REF, "refs/remotes/origin/trunk"]);
+        let genesis = find([GENESIS_REF, "refs/remotes/origin/genesis"]);
+        let cut = base::read_shallow(repo.path())?;
         let objects = Objects::new(repo);
         // The tip is authoritative: its parent is the head, even if the trunk was read a moment before it moved.
         let head = match tip {
             Some(tip) => blocks::parent_of_tip(&objects, &tip)?,
             None => trunk.ok_or_else(|| not_a_ledger(path, "it has no branch trunk"))?,
         };
-        let trunk = blocks::walk_trunk(&objects, head)?;
-        Self::assemble(path, objects, trunk, tip)
+        let trunk = blocks::walk_trunk(&objects, head, &cut)?;
+        Self::assemble(path, objects, trunk, genesis, tip)
     }
 
     fn assemble(
         path: &Path,
         objects: Objects,
         trunk: Vec<Oid>,
+        genesis: Option<Oid>,
         tip: Option<Oid>,
     ) -> Result<Self, StoreError> {
-        let root = trunk[0];
+        // Only a ledger that begins in the middle has a branch for genesis.
+        let root = genesis.unwrap_or(trunk[0]);
         let genesis = read_genesis(&objects, &root)?;
         let mut store = Self {
             path: path.into(),
@@ -158,10 +167,14 @@ impl Store {
             objects,
             writer: None,
             lanes: BTreeMap::new(),
+            first: 0,
             trunk,
             tip: None,
             verified: Default::default(),
         };
+        if store.trunk[0] != root {
+            store.first = store.header(&store.trunk[0])?.height;
+        }
         store.tip = tip.map(|tip| store.read_tip(&tip)).transpose()?;
         Ok(store)
     }
@@ -192,9 +205,10 @@ impl Store {
                     let certificate = Certificate::from_bytes(&payload)
                         .map_err(|e| StoreError::Draft(e.into()))?;
                     // A crash within a flush leaves records of what the refs have already.
-                    if certificate.height >= self.trunk.len() as u64 {
+                    let (head, _) = self.head();
+                    if certificate.height > head {
                         self.move_trunk(&certificate)?;
-                    } else if certificate.height + 1 == self.trunk.len() as u64 {
+                    } else if certificate.height == head {
                         self.tip = Some(certificate);
                     }
                 }
