@@ -177,6 +177,7 @@ fn main() {
         program: &instar_tests::instar(),
         home: &home,
         policy: chain::policy(false),
+        accounts: chain::FUNDED,
         outlive: false,
         checkout: None,
     };

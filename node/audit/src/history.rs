@@ -5,7 +5,7 @@ use instar_attest::ChainId;
 use instar_ledger::grammar::{self, Kind};
 use instar_ledger::{Certificate, Genesis, Oid};
 
-use crate::objects::Objects;
+use crate::objects::{ObjectError, Objects};
 use crate::wrong::{At, Wrong};
 
 /// A chain longer than this can't be audited in memory; ids alone take 32 bytes a block.
@@ -67,7 +67,14 @@ impl History {
             let parents = objects
                 .read(&id, Kind::Commit)
                 .and_then(|commit| Ok(grammar::parents(&commit)?))
-                .map_err(|e| at.unread(&e))?;
+                .map_err(|e| match e {
+                    ObjectError::Missing { .. } if objects.is_shallow() => at.wrong(
+                        "clone-shallow",
+                        "the clone is shallow and begins after this block: it comes from a node that came by a \
+                         snapshot, or was made with --depth; clone the ledger of an archive",
+                    ),
+                    e => at.unread(&e),
+                })?;
             match parents.first() {
                 Some(parent) if blocks.len() <= MAX_BLOCKS => blocks.push(*parent),
                 Some(_) => return Err(at.wrong("too-many", "the trunk is too long")),

@@ -94,6 +94,11 @@ impl Objects {
         Self::open(&self.path)
     }
 
+    /// Whether it begins in the middle of the chain, as the ledger of a node that came by a snapshot does.
+    pub fn is_shallow(&self) -> bool {
+        self.repo.is_shallow()
+    }
+
     /// Reads an object of that kind and checks that its content has that id.
     pub fn read(&self, id: &Oid, kind: Kind) -> Result<Vec<u8>, ObjectError> {
         let failed = |source: git2::Error| match source.code() {

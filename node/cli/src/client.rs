@@ -49,6 +49,7 @@ impl Client {
         &self,
         path: &str,
         sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+        limit: u64,
     ) -> Result<Option<Vec<u8>>> {
         let mut response = sent.with_context(|| {
             format!(
@@ -60,7 +61,7 @@ impl Client {
         let bytes = response
             .body_mut()
             .with_config()
-            .limit(MAX_ANSWER_BYTES)
+            .limit(limit)
             .read_to_vec()
             .with_context(|| format!("the answer of {}{path} broke off", self.base))?;
         if status.is_success() {
@@ -99,8 +100,13 @@ impl Client {
 
     /// A GET of bytes that may be missing.
     pub fn find_bytes(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        self.find_bytes_within(path, MAX_ANSWER_BYTES)
+    }
+
+    /// A GET of at most `limit` bytes that may be missing; more are an error.
+    pub fn find_bytes_within(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         let sent = self.agent.get(format!("{}{path}", self.base)).call();
-        self.answer(path, sent)
+        self.answer(path, sent, limit)
     }
 
     /// A GET of plain text.
@@ -118,7 +124,7 @@ impl Client {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
         let bytes = self
-            .answer(path, request.send(body))?
+            .answer(path, request.send(body), MAX_ANSWER_BYTES)?
             .ok_or_else(|| anyhow!("{}{path}: not found", self.base))?;
         serde_json::from_slice(&bytes)
             .with_context(|| format!("{}{path} answered something else", self.base))

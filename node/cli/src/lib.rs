@@ -9,6 +9,7 @@ mod dht;
 pub mod embedded;
 mod exit;
 pub mod founding;
+mod joining;
 mod light;
 mod release;
 mod store;

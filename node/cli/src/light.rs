@@ -31,8 +31,19 @@ pub struct TrustArgs {
     checkpoint: Option<CheckpointArg>,
 }
 
+/// A block that a person trusts, as it is named at the command line.
 #[derive(Clone)]
-struct CheckpointArg(Checkpoint);
+pub struct CheckpointArg(Checkpoint);
+
+impl CheckpointArg {
+    /// What is trusted.
+    pub fn trust(&self) -> Trust {
+        Trust::Block {
+            height: self.0.height,
+            block: self.0.block,
+        }
+    }
+}
 
 impl FromStr for CheckpointArg {
     type Err = String;
@@ -54,10 +65,7 @@ impl TrustArgs {
     pub fn trust(&self) -> Result<Trust> {
         match (&self.chain, &self.checkpoint) {
             (Some(chain), _) => Ok(Trust::Chain(*chain)),
-            (None, Some(CheckpointArg(c))) => Ok(Trust::Block {
-                height: c.height,
-                block: c.block,
-            }),
+            (None, Some(checkpoint)) => Ok(checkpoint.trust()),
             (None, None) => bail!("name what you trust: --chain ID or --checkpoint HEIGHT:ID"),
         }
     }

@@ -27,6 +27,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const REST: Duration = Duration::from_secs(10);
 /// Between two tries when no source can be asked.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Bytes of a refusal that are shown.
+const MAX_WORDS_BYTES: u64 = 300;
 /// The largest image of a dapp that is fetched.
 const MAX_IMAGE_BYTES: u64 = 1 << 30;
 
@@ -70,7 +72,16 @@ impl Upstream {
         match response.status().as_u16() {
             200 => {}
             404 => return Ok(Vec::new()),
-            status => return Err(format!("it answers with the status {status}")),
+            status => {
+                // A node that came by a snapshot says here where its history begins.
+                let mut said = String::new();
+                let _ = response
+                    .body_mut()
+                    .as_reader()
+                    .take(MAX_WORDS_BYTES)
+                    .read_to_string(&mut said);
+                return Err(format!("it answers with the status {status}: {said}"));
+            }
         }
         let mut bytes = Vec::new();
         response

@@ -6,6 +6,9 @@
 //! keys/            one file a purpose
 //! ledger.git/      the chain, a bare SHA-256 git repository
 //! state.redb       the authenticated state
+//! base.json        what a node that came by a snapshot began with
+//! joining/         a snapshot that is on its way
+//! snapshots/       lists of the snapshots that this node offers; can be deleted
 //! index.redb       where each entry's receipt stands; can be deleted, is made again
 //! blocks.redb      index and pins of IPFS blocks
 //! blocks.segments/ the blocks, compressed
@@ -29,6 +32,14 @@ use serde::{Deserialize, Serialize};
 
 /// Bytes of `node.json` that are read at most: a few hundred peers.
 const MAX_CONFIG_BYTES: u64 = 256 << 10;
+
+/// How many blocks lie between two snapshots that a node offers. Who joins replays half of that on average; each one
+/// reads the whole state.
+pub const SNAPSHOT_EVERY: u64 = 1_024;
+/// Heights whose state can still be read: rehearsals and certificates look back a few blocks, readers a little more.
+pub const STATES_KEPT: u64 = 1_024;
+/// The shortest window: what a vote, a rehearsal and a snapshot under way look back at.
+pub const MIN_STATES_KEPT: u64 = 64;
 
 /// A peer as this node reaches it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -82,6 +93,20 @@ pub struct NodeConfig {
     /// HTTP APIs of nodes that final blocks are taken from while this node is no validator.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub follow: Vec<String>,
+    /// Heights whose state can still be read, at least [`MIN_STATES_KEPT`]; 0 keeps all, as an archive does.
+    #[serde(default = "states_kept")]
+    pub states_kept: u64,
+    /// Blocks between two snapshots that this node makes and offers; 0 makes none.
+    #[serde(default = "snapshot_every")]
+    pub snapshot_every: u64,
+}
+
+fn states_kept() -> u64 {
+    STATES_KEPT
+}
+
+fn snapshot_every() -> u64 {
+    SNAPSHOT_EVERY
 }
 
 /// What can be wrong with a home folder.
@@ -103,6 +128,20 @@ pub enum HomeError {
         /// Why.
         why: String,
     },
+}
+
+/// Replaces a file at once and durably.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let mut file = fs::File::create(&new)?;
+    io::Write::write_all(&mut file, bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    match path.parent() {
+        Some(folder) => fs::File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
 }
 
 /// Paths of one home.
@@ -137,6 +176,18 @@ impl Home {
     /// The state's store.
     pub fn state(&self) -> PathBuf {
         self.0.join("state.redb")
+    }
+    /// What the node began with, if it came by a snapshot.
+    pub fn base(&self) -> PathBuf {
+        self.0.join("base.json")
+    }
+    /// Where a snapshot is put together.
+    pub fn joining(&self) -> PathBuf {
+        self.0.join("joining")
+    }
+    /// Lists of the snapshots on offer.
+    pub fn snapshots(&self) -> PathBuf {
+        self.0.join("snapshots")
     }
     /// The receipt index.
     pub fn index(&self) -> PathBuf {
@@ -197,10 +248,18 @@ impl Home {
             });
         }
         let bytes = fs::read(&path).map_err(io)?;
-        serde_json::from_slice(&bytes).map_err(|e| HomeError::Bad {
+        let bad = |why: String| HomeError::Bad {
             path: path.clone(),
-            why: e.to_string(),
-        })
+            why,
+        };
+        let config: NodeConfig = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
+        if (1..MIN_STATES_KEPT).contains(&config.states_kept) {
+            return Err(bad(format!(
+                "states_kept is {}, at least {MIN_STATES_KEPT} are needed; 0 keeps all",
+                config.states_kept
+            )));
+        }
+        Ok(config)
     }
 
     /// Writes `node.json`.

@@ -81,6 +81,10 @@ impl Host for NodeHost {
         async move { node.with_core(move |core| core.grown(certificate)).await }
     }
 
+    async fn min_height(&mut self) -> u64 {
+        self.0.with_core(|core| core.first_height()).await
+    }
+
     async fn decided_payload(&mut self, height: u64) -> Option<(Certificate, Bytes)> {
         let found = self
             .0

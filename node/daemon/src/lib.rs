@@ -7,9 +7,11 @@ pub mod core;
 pub mod deltas;
 pub mod gateway;
 pub mod home;
+pub mod join;
 pub mod log;
 pub mod rehearse;
 pub mod run;
+pub mod snapshots;
 
 mod announce;
 mod follow;

@@ -61,6 +61,7 @@ pub struct Node {
     pub(crate) core: Mutex<Core>,
     pub(crate) state: Arc<StateStore>,
     pub(crate) blocks: Arc<BlockStore>,
+    pub(crate) snapshots: crate::snapshots::Snapshots,
     pub(crate) git: instar_ledger::http::UploadPack,
     pub(crate) peer: Peer,
     pub(crate) work: WorkSignal,
@@ -189,11 +190,12 @@ impl Node {
 
     /// The node's status.
     pub(crate) async fn status(self: &Arc<Self>) -> Result<Status, CoreError> {
-        let (head, pending, nil, validates, (lane, quarantined)) = self
+        let (head, history_from, pending, nil, validates, (lane, quarantined)) = self
             .with_core(|core| {
                 let (head, nil) = (core.head().clone(), core.nil_prevotes());
                 let lanes = core.lanes_status()?;
-                Ok::<_, CoreError>((head, core.pending(), nil, core.is_validator(), lanes))
+                let (first, pending) = (core.first_height(), core.pending());
+                Ok::<_, CoreError>((head, first, pending, nil, core.is_validator(), lanes))
             })
             .await?;
         let release = self
@@ -220,6 +222,8 @@ impl Node {
             height: head.height,
             head: head.block,
             time_ms: head.time_ms,
+            history_from,
+            states_from: self.state.floor()?,
             data_addresses: self
                 .peer
                 .addresses()

@@ -16,6 +16,7 @@ use crate::core::open::OpenError;
 use crate::deltas::{Maker, MayAsk};
 use crate::home::{Home, HomeError};
 use crate::node::{MAX_QUEUE, Node, Shared};
+use crate::snapshots::{self, Snapshots};
 use crate::{announce, api, follow, fresh, gossip, host, supervised, upgrade};
 
 /// What a node is started with.
@@ -74,7 +75,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
         Arc::new(BlockStore::open(&home.blocks()).map_err(|e| NodeError::Data(e.to_string()))?);
     let runtime = Runtime::new(&home.images(), Arc::clone(&blocks))
         .map_err(|e| NodeError::Data(e.to_string()))?;
-    let core = Core::open(&home, runtime)?;
+    let core = Core::open(&home, runtime, config.states_kept)?;
     if let Some(dht) = &config.dht {
         dht.check()
             .map_err(|e| NodeError::Data(format!("node.json: dht: {e}")))?;
@@ -109,6 +110,8 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     )
     .map_err(|e| NodeError::Data(format!("{}: {e}", home.deltas().display())))?;
     peer.offer_deltas(Arc::new(deltas));
+    let snapshots = Snapshots::open(&home, &blocks)
+        .map_err(|e| NodeError::Data(format!("{}: {e}", home.snapshots().display())))?;
     let (lane, queue) = mpsc::channel(MAX_QUEUE);
     let first_height = core.head().height;
     let (height, _) = watch::channel(first_height);
@@ -117,6 +120,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
         chain: core.chain(),
         git: instar_ledger::http::UploadPack::new(&home.ledger()),
         state: core.state(),
+        snapshots,
         codename: options.codename,
         token,
         blocks,
@@ -150,6 +154,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     if node.config.dht.is_some() {
         tasks.spawn(announce::pins(node.peer.clone(), Arc::clone(&node.blocks)));
     }
+    tasks.spawn(snapshots::snapshot_loop(Arc::clone(&node)));
     let router = api::router(Arc::clone(&node));
     tasks.spawn(async move {
         if let Err(e) = axum::serve(listener, router).await {

@@ -14,7 +14,7 @@ use instar_ledger::grammar::{
 use instar_ledger::{DeviceId, Entry, Genesis, GenesisValidator, Keys, Lane, Oid, pack};
 use instar_node::core::open::create;
 use instar_node::core::{Core, LaneMessage};
-use instar_node::home::Home;
+use instar_node::home::{Home, STATES_KEPT};
 use instar_runtime::Runtime;
 
 const PURPOSES: [Purpose; 4] = [
@@ -90,7 +90,12 @@ impl World {
     fn open(&self) -> Core {
         let home = home(self.dir.path(), "ann");
         let blocks = Arc::new(BlockStore::open(&home.blocks()).unwrap());
-        Core::open(&home, Runtime::new(&home.images(), blocks).unwrap()).unwrap()
+        Core::open(
+            &home,
+            Runtime::new(&home.images(), blocks).unwrap(),
+            STATES_KEPT,
+        )
+        .unwrap()
     }
 
     fn key(&self, name: &str, purpose: Purpose) -> SecretKey {

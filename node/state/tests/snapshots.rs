@@ -237,6 +237,11 @@ fn forged_chunks_are_refused_by_name() {
         .map(|k| ((*k).to_owned(), Some(b"1".to_vec())))
         .collect();
     let root = store.init(block(0), &writes).unwrap();
+    // The vector of docs/formats/snapshots.md.
+    assert_eq!(
+        root.to_hex(),
+        "b86cfac32e748a183c5d514a24b4d7c1f5905aad628cbdab355e09ae26748714"
+    );
     // In the order of their hashes: SHA-256("b") begins with 3e, SHA-256("a") with ca.
     let pairs = [("b", "1"), ("a", "1")];
     let whole = by_hand(0, &[], &[], &pairs);

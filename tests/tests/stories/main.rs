@@ -6,6 +6,8 @@
 
 mod governed;
 mod held;
+mod late;
+mod liars;
 mod loopback;
 mod operators;
 mod outside;
@@ -35,6 +37,10 @@ const STORIES: &[Story] = &[
     (
         "a_chain_is_governed_and_a_device_said_two_things",
         governed::governed,
+    ),
+    (
+        "a_fifth_node_comes_late_by_a_snapshot_and_becomes_a_validator",
+        late::comes_late,
     ),
     (
         "a_chain_is_checked_from_outside",
@@ -90,6 +96,15 @@ fn with_chain<T>(
     adjust: impl FnOnce(&mut instar::demo::chain::Policy),
     story: impl FnOnce(&mut instar::demo::stage::Stage<'_>) -> T,
 ) -> T {
+    with_accounts(instar::demo::chain::FUNDED, adjust, story)
+}
+
+/// As [`with_chain`], with that many accounts in the state.
+fn with_accounts<T>(
+    accounts: usize,
+    adjust: impl FnOnce(&mut instar::demo::chain::Policy),
+    story: impl FnOnce(&mut instar::demo::stage::Stage<'_>) -> T,
+) -> T {
     let home = tempfile::tempdir().unwrap();
     let talk = instar::demo::Talk::default();
     let mut policy = instar::demo::chain::policy(false);
@@ -98,6 +113,7 @@ fn with_chain<T>(
         program: &instar_tests::instar(),
         home: &home.path().canonicalize().unwrap(),
         policy,
+        accounts,
         outlive: false,
         checkout: None,
     };

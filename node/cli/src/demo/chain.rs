@@ -74,9 +74,9 @@ pub fn policy(full: bool) -> Policy {
     }
 }
 
-/// What the demo's chain starts with besides its validators.
-pub fn plan(policy: Policy) -> Result<Plan> {
-    let balances: BTreeMap<String, String> = (0..FUNDED)
+/// What the demo's chain starts with besides its validators: `accounts` that have something to spend.
+pub fn plan(policy: Policy, accounts: usize) -> Result<Plan> {
+    let balances: BTreeMap<String, String> = (0..accounts)
         .map(|i| (account_key(i).public().to_hex(), ALLOCATION.to_owned()))
         .collect();
     Ok(Plan {

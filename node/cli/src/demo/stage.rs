@@ -32,6 +32,8 @@ pub struct Setup<'a> {
     pub home: &'a Path,
     /// The rules of the chain.
     pub policy: Policy,
+    /// How many accounts have something to spend.
+    pub accounts: usize,
     /// Whether the validators go on when this process ends.
     pub outlive: bool,
     /// The checkout that the program was built in, if it stands in one.
@@ -92,7 +94,7 @@ impl<'a> Stage<'a> {
         let node_release =
             node_upgrade::admit_running(program, home, setup.checkout).with_context(writing)?;
         let admitted = [first, node_release];
-        let plan = chain::plan(setup.policy.clone())?;
+        let plan = chain::plan(setup.policy.clone(), setup.accounts)?;
         let genesis = founding::genesis(&plan, &public, &admitted)?;
         let id = genesis.chain_id()?;
         for validator in &validators {

@@ -32,6 +32,7 @@ pub fn tell(args: &Args, talk: &Talk, home: &Path) -> Result<Report> {
             program: &program,
             home,
             policy: chain::policy(args.full),
+            accounts: chain::FUNDED,
             outlive: args.keep,
             checkout: checkout.as_ref().ok(),
         },

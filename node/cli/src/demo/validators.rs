@@ -7,7 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use instar_node::home::{AutoVoteSetting, Home, NodeConfig, PeerAddress};
+use instar_node::home::{
+    AutoVoteSetting, Home, NodeConfig, PeerAddress, SNAPSHOT_EVERY, STATES_KEPT,
+};
 
 use crate::client::Client;
 use crate::founding::{self, PublicFormat, PublicValidator};
@@ -63,6 +65,8 @@ pub fn lay_out(dir: &Path, names: &[String]) -> Result<Vec<Validator>> {
             dht: None,
             peers: (0..names.len()).filter(|j| *j != i).map(address).collect(),
             follow: Vec::new(),
+            states_kept: STATES_KEPT,
+            snapshot_every: SNAPSHOT_EVERY,
         })?;
         validators.push(Validator {
             name: name.clone(),

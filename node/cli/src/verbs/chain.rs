@@ -95,6 +95,12 @@ fn words(s: &Status) -> String {
                 .into(),
         };
     }
+    if s.history_from > 1 {
+        text += &format!(
+            "\nhistory  from block {} on: this node came by a snapshot",
+            s.history_from
+        );
+    }
     if let Some(closed) = &s.lane.closed {
         text += &format!(
             "\nlane     {} is closed since height {}: {}",

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use instar_attest::ChainId;
-use instar_node::home::{AutoVoteSetting, Home, NodeConfig, PeerAddress};
+use instar_node::home::{
+    AutoVoteSetting, Home, NodeConfig, PeerAddress, SNAPSHOT_EVERY, STATES_KEPT,
+};
 use serde_json::json;
 
 use crate::exit::{Negative, facts};
@@ -126,5 +128,7 @@ fn config(args: &Args, own: &PublicValidator, validators: &[PublicValidator]) ->
             })
             .collect(),
         follow: Vec::new(),
+        states_kept: STATES_KEPT,
+        snapshot_every: SNAPSHOT_EVERY,
     }
 }

@@ -4,14 +4,19 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use instar_attest::ChainId;
+use instar_attest::{ChainId, Purpose};
+use instar_audit::Trust;
 use instar_ledger::Genesis;
-use instar_node::home::{AutoVoteSetting, Home, NodeConfig, PeerAddress};
+use instar_node::home::{
+    AutoVoteSetting, Home, NodeConfig, PeerAddress, SNAPSHOT_EVERY, STATES_KEPT,
+};
 use serde_json::json;
 
 use crate::client::Client;
 use crate::exit::{Negative, facts};
 use crate::founding;
+use crate::joining::{self, Joined, Sources, WORTH_BLOCKS};
+use crate::light::CheckpointArg;
 
 /// Peers that are taken from a node's list; one that lists more is not asked to fill this node's configuration.
 const MAX_PEERS: usize = 256;
@@ -22,9 +27,15 @@ Example:
   instar chain join http://192.0.2.7:8080 --id 5f0c…(64 digits) --home ~/follower
   instar node run --home ~/follower
 
-The id is what is trusted; take it from somebody you trust, not from the node. Any other chain is refused. The node then
-takes blocks from the URLs, checks every certificate and runs every merge test itself. It needs no key of its own on the
-ledger; once it is registered there as a device it may append, and as a validator it certifies.")]
+The id is what is trusted; take it from somebody you trust, not from the node. Any other chain is refused.
+
+A long chain is joined by a snapshot, if one is offered: its header is checked by the certified changes of the validator
+set, and each piece of the state against that header, before it is kept. The node then has no history from before it.
+With --archive, or where there is no snapshot, it replays the chain from genesis. A join that was interrupted goes on
+where it was: give the same command again.
+
+The node then takes blocks from the URLs, checks every certificate and runs every merge test itself. It needs no key of
+its own on the ledger; once it is registered there as a device it may append, and as a validator it certifies.")]
 pub struct Args {
     /// A node's HTTP API; may be given several times, so that no single node decides what this one hears
     #[arg(value_name = "URL", required = true)]
@@ -32,6 +43,13 @@ pub struct Args {
     /// The chain's id
     #[arg(long, value_name = "CHAIN")]
     id: ChainId,
+    /// A block that you trust, to begin the check of the validators at: HEIGHT:ID, or a file that `chain light --save`
+    /// wrote
+    #[arg(long, value_name = "HEIGHT:ID|FILE", conflicts_with = "archive")]
+    checkpoint: Option<CheckpointArg>,
+    /// Replay the whole chain from genesis, and keep every state
+    #[arg(long)]
+    archive: bool,
     /// The new home; keys that `instar key new --home` made there are kept
     #[arg(long, value_name = "DIR")]
     home: PathBuf,
@@ -63,7 +81,12 @@ pub fn run(args: &Args) -> Result<()> {
     let (genesis, peers) = ask(args)?;
     instar_chain::genesis_writes(&genesis, &args.id)
         .map_err(|e| anyhow::anyhow!("the genesis: {e}"))?;
+    let made_here = !home.key_file(Purpose::Consensus).exists();
     let keys = founding::make_keys(&home)?;
+    // A key that was there may have signed in another home, so nothing is said of that.
+    if made_here {
+        instar_node::core::open::never_signed(&home)?;
+    }
     home.write_config(&NodeConfig {
         auto_vote: AutoVoteSetting::OwnBuild,
         name: args.name.clone(),
@@ -74,22 +97,69 @@ pub fn run(args: &Args) -> Result<()> {
         dht: None,
         peers,
         follow: args.url.clone(),
+        states_kept: if args.archive { 0 } else { STATES_KEPT },
+        snapshot_every: SNAPSHOT_EVERY,
     })?;
-    instar_node::core::open::create(&home, &genesis)?;
+    let joined = begin(args, &home, &genesis)?;
+    let snapshot = joined.as_ref().ok().map(|j| {
+        let dropped: Vec<_> = j
+            .dropped
+            .iter()
+            .map(|(url, why)| json!({"url": url, "why": why}))
+            .collect();
+        json!({"chunks": j.chunks, "dropped": dropped, "height": j.height, "resumed": j.resumed})
+    });
     let value = json!({
         "chain": args.id,
         "home": args.home,
         "keys": keys,
         "name": genesis.chain_name,
         "follow": args.url,
+        "snapshot": snapshot,
     });
     facts(args.json, &value, |_| {
-        let home = args.home.display();
+        let how = match &joined {
+            Ok(j) => format!(
+                "state of height {} from a snapshot of {} chunks ({} of them were here); no history from before",
+                j.height, j.chunks, j.resumed
+            ),
+            Err(why) => format!("it replays the chain from genesis: {why}"),
+        };
         format!(
-            "chain {} ({})\nrun it:\n  instar node run --home {home}",
-            args.id, genesis.chain_name
+            "chain {} ({})\n{how}\nrun it:\n  instar node run --home {}",
+            args.id,
+            genesis.chain_name,
+            args.home.display()
         )
     })
+}
+
+/// Joins by a snapshot; or makes a home that begins at genesis, and says why.
+fn begin(args: &Args, home: &Home, genesis: &Genesis) -> Result<Result<Joined, String>> {
+    let trust = match &args.checkpoint {
+        Some(checkpoint) => checkpoint.trust(),
+        None => Trust::Chain(args.id),
+    };
+    let why = if args.archive {
+        "--archive keeps all of it".to_owned()
+    } else {
+        let mut sources = Sources::ask(&args.url);
+        match sources.newest() {
+            Some(height) if height > WORTH_BLOCKS => {
+                return joining::join(&mut sources, home, genesis, &trust).map(Ok);
+            }
+            Some(height) => {
+                format!("the newest snapshot is of height {height}, from which it is not far")
+            }
+            None => "no node offers a snapshot".to_owned(),
+        }
+    };
+    ensure!(
+        args.checkpoint.is_none(),
+        "{why}; a checkpoint is of use for a join by snapshot alone"
+    );
+    instar_node::core::open::create(home, genesis)?;
+    Ok(Err(why))
 }
 
 /// The genesis and the peers, from the first node that answers with the right chain.

@@ -35,7 +35,8 @@ pub fn run(args: Args) -> Result<()> {
     }
     let Some(answer) = client.entry(&args.id)? else {
         return Err(Negative(format!(
-            "this node knows no entry {}; it may be in a lane that has not reached it yet",
+            "this node knows no entry {}; it may be in a lane that has not reached it yet, or in a block from before a \
+             snapshot that this node came by (`instar chain status` says where its history begins)",
             args.id
         ))
         .into());

@@ -47,10 +47,19 @@ pub(crate) async fn by_height(
         // The newest one's certificate may still grow.
         (Some(found), head) if height < head => canonical(&found, FOR_EVER),
         (Some(found), _) => canonical(&found, NOT_KEPT),
-        (None, head) => Err(Refused::not_found(format!(
+        (None, head) if height > head || height == 0 => Err(Refused::not_found(format!(
             "there is no certified header of height {height}; the newest is {head}"
         ))),
+        (None, _) => Err(before(&node, height).await),
     }
+}
+
+/// Why there is nothing of a height below those that this node has.
+pub(super) async fn before(node: &Shared, height: u64) -> Refused {
+    let first = node.with_core(|core| core.first_height()).await;
+    Refused::gone(format!(
+        "height {height} is not here; the history of this node begins with block {first}"
+    ))
 }
 
 #[derive(Deserialize)]
@@ -63,7 +72,17 @@ pub(crate) async fn changes(
     State(node): State<Shared>,
     Query(After { after }): Query<After>,
 ) -> Result<Response, Refused> {
-    let found = node.with_core(move |core| core.changes(after)).await?;
+    let found = node
+        .with_core(move |core| {
+            let known = core.base().map_or(0, |base| base.known_from());
+            (after >= known).then(|| core.changes(after)).ok_or(known)
+        })
+        .await;
+    let found = found.map_err(|known| {
+        Refused::gone(format!(
+            "this node knows the changes of the validators above height {known}, which it began to check at"
+        ))
+    })??;
     canonical(&found, NOT_KEPT)
 }
 
@@ -74,8 +93,13 @@ pub(crate) async fn validators(
     let found = node
         .with_core(move |core| core.validators_after(height))
         .await?;
-    let found = found.ok_or_else(|| Refused::not_found(format!("height {height} is not final")))?;
-    canonical(&found, FOR_EVER)
+    match found {
+        Some(found) => canonical(&found, FOR_EVER),
+        None if height > node.height() => {
+            Err(Refused::not_found(format!("height {height} is not final")))
+        }
+        None => Err(before(&node, height).await),
+    }
 }
 
 #[derive(Deserialize)]

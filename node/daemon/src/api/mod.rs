@@ -4,6 +4,7 @@ mod git;
 mod govern;
 mod light;
 mod read;
+mod snapshots;
 mod sync;
 pub mod types;
 mod write;
@@ -42,6 +43,11 @@ impl Refused {
     }
     pub(crate) fn bad(what: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::BAD_REQUEST, what)
+    }
+    /// What was here once, or never will be: history from before this node began.
+    pub(crate) fn gone(what: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::GONE, what)
+            .hint("this node came by a snapshot; an archive has the whole chain (`instar chain join --archive`)")
     }
     pub(crate) fn internal(what: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, what)
@@ -88,6 +94,9 @@ pub(crate) fn router(node: Shared) -> Router {
         .route("/v1/light/changes", get(light::changes))
         .route("/v1/light/validators/{height}", get(light::validators))
         .route("/v1/light/proof", get(light::prove))
+        .route("/v1/snapshots", get(snapshots::offers))
+        .route("/v1/snapshots/{height}", get(snapshots::list))
+        .route("/v1/snapshots/{height}/ledger", get(snapshots::ledger))
         .route("/v1/entries", post(write::entries))
         .route("/v1/statements", post(write::statement))
         .route("/v1/store", post(write::store_archive))

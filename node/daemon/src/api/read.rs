@@ -55,9 +55,19 @@ pub(crate) async fn receipt(
     let found = node
         .wait_for(wait.duration(), || node.final_receipt(id))
         .await?;
-    found
-        .map(Json)
-        .ok_or_else(|| Refused::not_found(format!("no final block holds entry {id}")))
+    match found {
+        Some(found) => Ok(Json(found)),
+        None => {
+            let refused = Refused::not_found(format!("no final block holds entry {id}"));
+            let base = node.with_core(|core| core.base().map(|b| b.height())).await;
+            Err(match base {
+                Some(_) => refused.hint(
+                    "this node came by a snapshot and knows no receipts from before; an archive does",
+                ),
+                None => refused,
+            })
+        }
+    }
 }
 
 /// Where an entry stands: on the trunk, in a lane that no block has merged, or nowhere that this node knows of.
@@ -115,8 +125,10 @@ pub(crate) async fn block(
         )));
     }
     let block = node.read_block(height).await.map_err(Refused::internal)?;
-    let block = block.ok_or_else(|| Refused::not_found(format!("block {height} is not here")))?;
-    Ok(Json(block))
+    match block {
+        Some(block) => Ok(Json(block)),
+        None => Err(super::light::before(&node, height).await),
+    }
 }
 
 pub(crate) async fn round(

@@ -90,6 +90,9 @@ pub(crate) async fn blocks(
         }
         None => None,
     };
+    if found.is_none() && height <= node.height() {
+        return Err(super::light::before(&node, height).await);
+    }
     let bytes =
         found.ok_or_else(|| Refused::not_found(format!("block {height} is not final yet")))?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())

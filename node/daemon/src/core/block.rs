@@ -18,8 +18,6 @@ const PROPOSED_ENTRIES: usize = 2_000;
 const MAX_DRIFT_MS: u64 = 10_000;
 /// The largest proposal pack that is unpacked.
 pub const MAX_BLOCK_PACK_BYTES: usize = 8 << 20;
-/// Heights whose state can still be read: rehearsals and certificates look back a few blocks, readers a little more.
-const STATES_KEPT: u64 = 1_024;
 /// Heights between two prunings.
 const PRUNE_EVERY: u64 = 64;
 /// Rows that one pruning removes at most, so that no block waits long for it; far more than the blocks between two leave.
@@ -251,7 +249,7 @@ impl Core {
             Some(certificate)
                 if certificate.height == head.height && certificate.block == head.block =>
             {
-                let set = self.validators_at(head.height)?;
+                let set = self.validators_of(head.height)?;
                 certificate
                     .verify(&self.chain, &set)
                     .map_err(|e| refuse("bad-certificate", e.to_string()))
@@ -449,8 +447,8 @@ impl Core {
         self.trouble.clear();
         self.trim_tails(&tested.ranges);
         self.own_lane_after(&tested.ranges, &tested.receipts)?;
-        if certificate.height.is_multiple_of(PRUNE_EVERY) {
-            let keep_from = certificate.height.saturating_sub(STATES_KEPT);
+        if certificate.height.is_multiple_of(PRUNE_EVERY) && self.states_kept > 0 {
+            let keep_from = certificate.height.saturating_sub(self.states_kept);
             self.state.prune(keep_from, PRUNE_ROWS)?;
         }
         Ok(())
@@ -467,12 +465,10 @@ impl Core {
         }
     }
 
-    fn validators_at(&self, height: u64) -> Result<instar_ledger::ValidatorSet, CoreError> {
-        // The set of a height is fixed by the state after the height before it.
-        let before = height.saturating_sub(1);
-        Ok(instar_chain::query::validator_set(
-            &self.state.view_at(before)?,
-        )?)
+    /// The set that certifies a height: the one that the header before it names.
+    fn validators_of(&self, height: u64) -> Result<instar_ledger::ValidatorSet, CoreError> {
+        self.validators_after(height.saturating_sub(1))?
+            .ok_or_else(|| ledger_error(format!("the validators of height {height} are unknown")))
     }
 
     /// Whether a block has something to do: an unmerged entry, or a transition that is due at this time.

@@ -9,21 +9,27 @@ use super::{Core, CoreError, ledger_error};
 use crate::api::types::KeyProof;
 
 impl Core {
-    /// A final block's header with its certificate.
+    /// A final block's header with its certificate. Of the time before a snapshot that this node came by, there are
+    /// those that the light check took.
     pub fn signed_header(&self, height: u64) -> Result<Option<SignedHeader>, CoreError> {
         if height == 0 || height > self.head.height {
             return Ok(None);
         }
-        self.ledger.signed_header(height).map_err(ledger_error)
+        let here = self.ledger.signed_header(height).map_err(ledger_error)?;
+        let base = self.base.as_ref();
+        Ok(here.or_else(|| base?.header_of(height).cloned()))
     }
 
     /// The changes of the validator set above a height, oldest first.
     pub fn changes(&self, after: u64) -> Result<Changes, CoreError> {
-        let mut found = self.index.changes(after, MAX_CHANGES + 1)?;
-        let more = found.len() > MAX_CHANGES;
-        found.truncate(MAX_CHANGES);
-        let mut changes = Vec::new();
-        for (height, validators) in found {
+        let before = self.base.iter().flat_map(|base| &base.changes);
+        let mut changes: Vec<Change> = before
+            .filter(|change| change.at.header.height > after)
+            .take(MAX_CHANGES + 1)
+            .cloned()
+            .collect();
+        let room = MAX_CHANGES + 1 - changes.len();
+        for (height, validators) in self.index.changes(after, room)? {
             let Some(at) = self.signed_header(height)? else {
                 return Err(CoreError::Ledger(format!(
                     "block {height} changes the validators and is not there"
@@ -31,6 +37,8 @@ impl Core {
             };
             changes.push(Change { at, validators });
         }
+        let more = changes.len() > MAX_CHANGES;
+        changes.truncate(MAX_CHANGES);
         Ok(Changes { changes, more })
     }
 
@@ -39,14 +47,13 @@ impl Core {
         if height > self.head.height {
             return Ok(None);
         }
-        match self.index.change_at_or_below(height)? {
-            Some(set) => Ok(Some(set)),
-            None => Ok(Some(
-                self.ledger
-                    .genesis()
-                    .validator_set()
-                    .map_err(ledger_error)?,
-            )),
+        if let Some(set) = self.index.change_at_or_below(height)? {
+            return Ok(Some(set));
+        }
+        let genesis = self.ledger.genesis();
+        match &self.base {
+            Some(base) => base.validators_after(height, genesis),
+            None => Ok(Some(genesis.validator_set().map_err(ledger_error)?)),
         }
     }
 
@@ -55,7 +62,8 @@ impl Core {
         let height = height.unwrap_or(self.head.height);
         let Some(header) = self.signed_header(height)? else {
             return Err(CoreError::Refused(format!(
-                "height {height} has no certified header here; the newest is {}",
+                "height {height} has no certified header here; this node has {} to {}",
+                self.first_height(),
                 self.head.height
             )));
         };

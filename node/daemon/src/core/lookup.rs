@@ -11,6 +11,10 @@ impl Core {
         let Some((height, position)) = self.index.find(id)? else {
             return Ok(None);
         };
+        // Of the block that a node began with it has the receipts alone.
+        if height < self.first_height() {
+            return Ok(None);
+        }
         let Some(block) = self.ledger.block_at(height) else {
             return Ok(None);
         };

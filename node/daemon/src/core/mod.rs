@@ -2,13 +2,14 @@
 //!
 //! Everything here is blocking; the loops around it call from threads that may wait.
 
+pub mod base;
 mod block;
 mod fork;
 mod lanes;
 mod light;
 mod lookup;
 pub mod open;
-mod own_lane;
+pub(crate) mod own_lane;
 mod provisional;
 mod serve;
 
@@ -97,6 +98,10 @@ pub struct Core {
     pub(crate) state: Arc<StateStore>,
     pub(crate) dapps: Runtime,
     pub(crate) index: Index,
+    /// What this node began with, if it came by a snapshot.
+    pub(crate) base: Option<base::Base>,
+    /// Heights whose state is kept; 0 keeps all.
+    pub(crate) states_kept: u64,
     pub(crate) keys: OwnKeys,
     pub(crate) own_lane: Lane,
     /// What this node found out and appended to its lane by itself, to be told to its peers.
@@ -157,6 +162,11 @@ impl Core {
     /// The dapps.
     pub fn dapps(&mut self) -> &mut Runtime {
         &mut self.dapps
+    }
+
+    /// What this node began with, if it came by a snapshot.
+    pub fn base(&self) -> Option<&base::Base> {
+        self.base.as_ref()
     }
 
     /// The receipt index.

@@ -9,6 +9,7 @@ use instar_ledger::{Certificate, Genesis, Header, Store, ValidatorSet};
 use instar_runtime::Runtime;
 use instar_state::StateStore;
 
+use super::base::Base;
 use super::{Core, CoreError, Head, OwnKeys, ledger_error, own_lane};
 use crate::home::{Home, HomeError};
 use crate::index::Index;
@@ -42,13 +43,23 @@ pub fn create(home: &Home, genesis: &Genesis) -> Result<instar_attest::ChainId, 
     Ok(chain)
 }
 
+/// Notes that the home's consensus key has signed nothing: for whoever has just made it, and for nobody else. Without
+/// the note a validator that is admitted to a chain under way only follows for some blocks, for which the others may
+/// need it.
+pub fn never_signed(home: &Home) -> Result<(), OpenError> {
+    let key = home.key(Purpose::Consensus)?.public();
+    instar_consensus::marks::Marks::create(&home.marks(), key, 0).map_err(ledger_error)?;
+    Ok(())
+}
+
 impl Core {
-    /// Opens a home that has a chain.
-    pub fn open(home: &Home, runtime: Runtime) -> Result<Self, OpenError> {
+    /// Opens a home that has a chain. `states_kept` as in [`crate::home::NodeConfig`].
+    pub fn open(home: &Home, runtime: Runtime, states_kept: u64) -> Result<Self, OpenError> {
         let ledger =
             Store::open_with(&home.ledger(), &options(&home.marks())).map_err(ledger_error)?;
         let state = Arc::new(StateStore::open(&home.state()).map_err(CoreError::from)?);
         let index = Index::open(&home.index()).map_err(CoreError::from)?;
+        let base = Base::of(home, &ledger)?;
         let chain = *ledger.chain();
         let genesis_block = instar_ledger::Oid::from_bytes(*chain.as_bytes());
         let lane = home.key(Purpose::Lane)?;
@@ -66,6 +77,8 @@ impl Core {
             state,
             dapps: runtime,
             index,
+            base,
+            states_kept,
             keys,
             own_lane,
             news: None,
@@ -100,7 +113,8 @@ impl Core {
                     .map_err(ledger_error)?;
             }
         }
-        for height in self.index.done()? + 1..=self.head.height {
+        let first = self.ledger.base().unwrap_or(1);
+        for height in first.max(self.index.done()? + 1)..=self.head.height {
             let Some(id) = self.ledger.block_at(height) else {
                 break;
             };
@@ -138,7 +152,7 @@ impl Core {
     }
 }
 
-fn options(marks: &Path) -> OpenOptions {
+pub(crate) fn options(marks: &Path) -> OpenOptions {
     OpenOptions {
         lane_mark: Some(marks.join("lane")),
     }

@@ -27,6 +27,11 @@ impl Core {
         }))
     }
 
+    /// The first height whose block, with all that it merges, is here. Below it this node can't help others.
+    pub fn first_height(&self) -> u64 {
+        self.ledger.base().map_or(1, |base| base + 1)
+    }
+
     fn block_id(&self, height: u64) -> Result<Option<Oid>, CoreError> {
         if height > self.head.height {
             return Ok(None);
@@ -51,6 +56,9 @@ impl Core {
 
     /// A final block as value sync carries it: its certificate and its pack.
     pub fn synced_block(&self, height: u64) -> Result<Option<(Certificate, Vec<u8>)>, CoreError> {
+        if height < self.first_height() {
+            return Ok(None);
+        }
         let (Some(id), Some(certificate)) = (self.block_id(height)?, self.certificate_of(height)?)
         else {
             return Ok(None);

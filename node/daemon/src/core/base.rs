@@ -1,0 +1,142 @@
+//! What a node that came by a snapshot began with: a certified header, and how its validators came to be.
+//!
+//! Such a node has no block before the snapshot's. What certifies the first blocks after it, and what light checkers
+//! ask about the time before, stands in this file.
+
+use std::fs;
+use std::path::Path;
+
+use instar_attest::json;
+use instar_ledger::light::{Change, SignedHeader};
+use instar_ledger::{Genesis, Oid, ValidatorSet};
+use serde::{Deserialize, Serialize};
+
+use super::{CoreError, ledger_error};
+use crate::home::{Home, write_whole};
+
+/// The format of `base.json`.
+const FORMAT: &str = "instar-base-v1";
+/// The largest file: hundreds of changes of the largest set.
+const MAX_BASE_BYTES: usize = 128 << 20;
+
+/// A block that the light check began at instead of genesis, because a person trusts its id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    /// Its header.
+    pub header: SignedHeader,
+    /// The set that the header names.
+    pub validators: ValidatorSet,
+}
+
+/// `base.json`. Everything in it was proven before it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Base {
+    /// The changes of the validator set below the header, oldest first.
+    pub changes: Vec<Change>,
+    /// Where the check began, unless at genesis.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
+    format: String,
+    /// The header of the block that this node began with.
+    pub header: SignedHeader,
+}
+
+impl Base {
+    /// A base; the caller has proven that the header follows from the rest.
+    pub fn new(checkpoint: Option<Checkpoint>, changes: Vec<Change>, header: SignedHeader) -> Self {
+        Self {
+            changes,
+            checkpoint,
+            format: FORMAT.into(),
+            header,
+        }
+    }
+
+    /// The height that the node began with.
+    pub fn height(&self) -> u64 {
+        self.header.header.height
+    }
+
+    /// The block that the node began with.
+    pub fn block(&self) -> Oid {
+        self.header.certificate.block
+    }
+
+    /// The height from which on the validators are known.
+    pub fn known_from(&self) -> u64 {
+        self.checkpoint
+            .as_ref()
+            .map_or(0, |c| c.header.header.height)
+    }
+
+    /// The set that the header of a height below the base names; none below a checkpoint.
+    pub fn validators_after(
+        &self,
+        height: u64,
+        genesis: &Genesis,
+    ) -> Result<Option<ValidatorSet>, CoreError> {
+        if height < self.known_from() {
+            return Ok(None);
+        }
+        let newest = self.changes.iter().rfind(|c| c.at.header.height <= height);
+        Ok(Some(match (newest, &self.checkpoint) {
+            (Some(change), _) => change.validators.clone(),
+            (None, Some(checkpoint)) => checkpoint.validators.clone(),
+            (None, None) => genesis.validator_set().map_err(ledger_error)?,
+        }))
+    }
+
+    /// A header from before that is at hand.
+    pub fn header_of(&self, height: u64) -> Option<&SignedHeader> {
+        let changes = self.changes.iter().map(|c| &c.at);
+        changes
+            .chain(self.checkpoint.iter().map(|c| &c.header))
+            .chain([&self.header])
+            .find(|h| h.header.height == height)
+    }
+
+    /// Reads a file, if it is there.
+    pub fn read(path: &Path) -> Result<Option<Self>, CoreError> {
+        let wrong = |why: String| CoreError::Ledger(format!("{}: {why}", path.display()));
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(wrong(e.to_string())),
+        };
+        let base: Self =
+            json::from_slice(&bytes, MAX_BASE_BYTES).map_err(|e| wrong(e.to_string()))?;
+        if base.format != FORMAT {
+            return Err(wrong(format!("its format is {:?}", base.format)));
+        }
+        Ok(Some(base))
+    }
+
+    /// Writes the file, all of it or nothing.
+    pub fn write(&self, path: &Path) -> Result<(), CoreError> {
+        let bytes = json::to_vec(self).map_err(ledger_error)?;
+        write_whole(path, &bytes).map_err(ledger_error)
+    }
+
+    /// The base of a home, which must be that of its ledger.
+    pub(super) fn of(
+        home: &Home,
+        ledger: &instar_ledger::Store,
+    ) -> Result<Option<Self>, CoreError> {
+        let base = Self::read(&home.base())?;
+        let (says, has) = (base.as_ref().map(Self::height), ledger.base());
+        if says != has {
+            let from = |height: Option<u64>| match height {
+                Some(height) => format!("with block {height}"),
+                None => "with genesis".to_owned(),
+            };
+            return Err(CoreError::Ledger(format!(
+                "it begins {}, but by base.json this node began {}; join again in a new home",
+                from(has),
+                from(says)
+            )));
+        }
+        Ok(base)
+    }
+}

@@ -1,0 +1,479 @@
+//! A fifth node comes when the chain is some hundred blocks old: by a snapshot, killed on the way, past sources that
+//! lie; it follows, answers as the others do, and becomes a validator.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use instar::client::Client;
+use instar::demo::stage::Stage;
+use instar::demo::traffic::{INTERVAL, Traffic, account_key};
+use instar::demo::wait;
+use instar_attest::Purpose;
+use instar_node::home::Home;
+use instar_node::snapshots::Offer;
+use serde_json::{Value, json};
+
+use super::liars::{Liar, Lie};
+use super::operators::{done, instar, ports, text};
+
+/// Enough for a state of several chunks.
+const ACCOUNTS: usize = 10_000;
+/// Blocks between two snapshots of this chain.
+const EVERY: u64 = 32;
+/// The chain is this long before somebody joins: a snapshot is worth it from 256 blocks on.
+const LONG: u64 = 300;
+/// A chain of hundreds of blocks takes its time where compilers share the machine.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Chunks that the first join gets.
+const BEFORE_THE_KILL: usize = 3;
+/// Blocks that the new node follows.
+const FOLLOWED: u64 = 20;
+
+struct Late {
+    home: Home,
+    dir: PathBuf,
+    url: String,
+    http: String,
+    node: Option<Child>,
+}
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Late {
+    fn new(dir: &Path) -> Self {
+        let http = format!("127.0.0.1:{}", ports(1)[0]);
+        Self {
+            home: Home::new(dir.join("late")),
+            dir: dir.to_owned(),
+            url: format!("http://{http}"),
+            http,
+            node: None,
+        }
+    }
+
+    fn join(&self, stage: &Stage<'_>, home: &Path, urls: &[&str]) -> Command {
+        let mut command = Command::new(instar_tests::instar());
+        command
+            .args(["chain", "join", "--json", "--id", &stage.chain.to_string()])
+            .args(["--name", "late", "--http", &self.http, "--home"])
+            .arg(home)
+            .args(urls);
+        command
+    }
+
+    fn start(&mut self) {
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.join("late.log"))
+            .unwrap();
+        let child = Command::new(instar_tests::instar())
+            .args(["node", "run", "--home", text(self.home.path())])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.node = Some(child);
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut child) = self.node.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("late.log")).unwrap_or_default()
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&self.url, None)
+    }
+}
+
+fn facts(output: &Output) -> Value {
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{complaint}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+pub fn comes_late() {
+    super::with_accounts(
+        ACCOUNTS,
+        |_| {},
+        |stage| {
+            let dir = tempfile::tempdir().unwrap();
+            let offer = grow(stage);
+            assert!(offer.chunks > BEFORE_THE_KILL as u64 + 2, "{offer:?}");
+            let mut late = Late::new(dir.path());
+            joins_past_a_kill_and_liars(stage, &late, &offer);
+            others_who_lie_are_named(stage, &late, &offer);
+            late.start();
+            follows(stage, &late, &offer);
+            has_no_history(stage, &late, &offer);
+            becomes_a_validator(stage, &late);
+            late.stop();
+            late.start();
+            wait::until("it is there again", PATIENCE, || {
+                Ok(late.client().status().is_ok().then_some(()))
+            })
+            .unwrap_or_else(|e| panic!("{e}\n{}", late.log()));
+        },
+    );
+}
+
+/// Lets the validators make snapshots often, and the chain grow; the newest snapshot when it rests.
+fn grow(stage: &mut Stage<'_>) -> Offer {
+    stage.validators.iter_mut().for_each(|v| v.stop());
+    let (program, release) = (stage.program.clone(), stage.first_node.clone());
+    for validator in &mut stage.validators {
+        let mut config = validator.home.config().unwrap();
+        config.snapshot_every = EVERY;
+        validator.home.write_config(&config).unwrap();
+        validator.start(&program, &release).unwrap();
+    }
+    for validator in &mut stage.validators {
+        validator.wait_ready().unwrap();
+    }
+    let traffic = Traffic::start(stage.chain, stage.clients.clone(), 0, INTERVAL).unwrap();
+    let newest = |client: &Client| -> anyhow::Result<Option<Offer>> {
+        let offers: Vec<Offer> = client.get("/v1/snapshots")?;
+        Ok(offers.into_iter().next())
+    };
+    wait::until("the chain is long", PATIENCE, || {
+        Ok((stage.height()? > LONG).then_some(()))
+    })
+    .unwrap();
+    traffic.finish(PATIENCE).unwrap();
+    // All have made the same one, byte for byte, while blocks came.
+    let offer = wait::until("everybody has a snapshot", PATIENCE, || {
+        let height = stage.height()?;
+        let mut offers = Vec::new();
+        for client in &stage.clients {
+            offers.extend(newest(client)?.filter(|o| o.height == height - height % EVERY));
+        }
+        let all = offers.len() == stage.clients.len();
+        let same = offers.iter().all(|o| *o == offers[0]);
+        assert!(same, "{offers:?}");
+        Ok(all.then(|| offers.remove(0)))
+    })
+    .unwrap();
+    println!(
+        "height {}: a snapshot of height {} in {} chunks, {} bytes",
+        stage.height().unwrap(),
+        offer.height,
+        offer.chunks,
+        offer.bytes
+    );
+    offer
+}
+
+fn joins_past_a_kill_and_liars(stage: &Stage<'_>, late: &Late, offer: &Offer) {
+    let home = late.home.path();
+    let stalls = Liar::before(
+        &stage.validators[0].url(),
+        Lie::StallsAfter(BEFORE_THE_KILL),
+    );
+    let mut child = late
+        .join(stage, home, &[&stalls.url])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while stalls.chunks.recv_timeout(PATIENCE).unwrap() < BEFORE_THE_KILL {}
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(late.home.joining().exists() && !late.home.ledger().exists());
+
+    // The list of the first lacks a chunk, the second changes every chunk; the third is honest.
+    let short = Liar::before(&stage.validators[1].url(), Lie::List);
+    let flips = Liar::before(&stage.validators[2].url(), Lie::Chunks);
+    let honest = stage.validators[3].url();
+    let output = late
+        .join(stage, home, &[&short.url, &flips.url, &honest])
+        .output()
+        .unwrap();
+    let joined = facts(&output);
+    let snapshot = &joined["snapshot"];
+    assert_eq!(snapshot["height"], offer.height);
+    assert_eq!(snapshot["chunks"], offer.chunks);
+    assert_eq!(snapshot["resumed"], BEFORE_THE_KILL);
+    let named: Vec<(&str, &str)> = snapshot["dropped"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| (d["url"].as_str().unwrap(), d["why"].as_str().unwrap()))
+        .collect();
+    let [(first, lacks), (second, flipped)] = named[..] else {
+        panic!("{snapshot}")
+    };
+    assert!(
+        first == short.url && lacks.contains("lacks some"),
+        "{lacks}"
+    );
+    assert!(
+        second == flips.url && flipped.contains("does not prove"),
+        "{flipped}"
+    );
+    assert!(late.home.ledger().exists() && !late.home.joining().exists());
+    // It joins once.
+    let again = late.join(stage, home, &[&honest]).output().unwrap();
+    let why = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(
+        !again.status.success() && why.contains("has a chain already"),
+        "{why}"
+    );
+}
+
+/// Each in a home of its own, with an honest node beside it.
+fn others_who_lie_are_named(stage: &Stage<'_>, late: &Late, offer: &Offer) {
+    let honest = stage.validators[3].url();
+    for (lie, says) in [
+        (Lie::Height, "it offers height 9"),
+        (Lie::Root, "but the header of height"),
+        (Lie::OtherBlock, "does not prove"),
+        (Lie::Flood, "chunk "),
+    ] {
+        let liar = Liar::before(&stage.validators[0].url(), lie);
+        let home = late.dir.join(format!("{lie:?}"));
+        let output = late
+            .join(stage, &home, &[&liar.url, &honest])
+            .output()
+            .unwrap();
+        let joined = facts(&output);
+        assert_eq!(joined["snapshot"]["height"], offer.height);
+        let dropped = &joined["snapshot"]["dropped"][0];
+        assert_eq!(dropped["url"], liar.url.as_str());
+        let why = dropped["why"].as_str().unwrap();
+        assert!(why.contains(says), "{lie:?}: {why}");
+    }
+    // With nobody else there is no home, and the reason is said.
+    let liar = Liar::before(&stage.validators[0].url(), Lie::Chunks);
+    let home = late.dir.join("nobody");
+    let output = late.join(stage, &home, &[&liar.url]).output().unwrap();
+    let why = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && why.contains("no snapshot can be had"),
+        "{why}"
+    );
+    assert!(!Home::new(&home).ledger().exists());
+    // An archive begins at genesis, whatever is offered.
+    let home = late.dir.join("archive");
+    let output = late
+        .join(stage, &home, &[&honest])
+        .arg("--archive")
+        .output()
+        .unwrap();
+    assert_eq!(facts(&output)["snapshot"], Value::Null);
+    let archive = Home::new(&home);
+    assert_eq!(archive.config().unwrap().states_kept, 0);
+    let ledger = instar_ledger::Store::open_clone(&archive.ledger()).unwrap();
+    assert_eq!((ledger.base(), ledger.head().0), (None, 0));
+}
+
+fn follows(stage: &Stage<'_>, late: &Late, offer: &Offer) {
+    let client = late.client();
+    let catches_up = || {
+        wait::until("the new node catching up", PATIENCE, || {
+            let (here, there) = (client.status(), stage.height()?);
+            Ok(here.is_ok_and(|s| s.height >= there).then_some(there))
+        })
+        .unwrap_or_else(|e| panic!("{e}\n{}", late.log()))
+    };
+    let before = catches_up();
+    let status = client.status().unwrap();
+    assert_eq!(status.history_from, offer.height + 1);
+    assert_eq!(status.states_from, offer.height);
+    let traffic = Traffic::start(stage.chain, stage.clients.clone(), before, INTERVAL).unwrap();
+    wait::until("blocks to follow", PATIENCE, || {
+        Ok((stage.height()? > before + FOLLOWED).then_some(()))
+    })
+    .unwrap();
+    let seen = traffic.finish(PATIENCE).unwrap();
+    assert!(seen.applied > 0 && seen.rejected.is_empty());
+    let height = catches_up();
+    // Every root on the way was computed here, or the block would not have been taken.
+    let (here, there) = (
+        client.block(height).unwrap(),
+        stage.clients[0].block(height).unwrap(),
+    );
+    let (here, there) = (here.unwrap(), there.unwrap());
+    assert_eq!((here.id, &here.header), (there.id, &there.header));
+    let chain = stage.chain.to_string();
+    for at in [0, 1, 7, ACCOUNTS - 1] {
+        let account = account_key(at).public();
+        let question = json!({"account": account, "op": "balance"}).to_string();
+        let ask = |node: &str| {
+            let words = [
+                "dapp", "query", "coin", &question, "--final", "--json", "--node", node,
+            ];
+            done(&words)["answer"].clone()
+        };
+        let (here, there) = (ask(&late.url), ask(&stage.validators[0].url()));
+        assert!(here.is_object() && here == there, "{here} {there}");
+        // Proven by the new node alone, to somebody who trusts the chain's id.
+        let file = late.dir.join("proof.json");
+        let key = format!("d/coin/balance/{account}");
+        let prove = [
+            "chain",
+            "prove",
+            &key,
+            "--chain",
+            &chain,
+            "--node",
+            &late.url,
+            "-o",
+            text(&file),
+        ];
+        assert!(instar(&prove).status.success());
+        let shown = done(&[
+            "chain",
+            "check-proof",
+            text(&file),
+            "--chain",
+            &chain,
+            "--json",
+        ]);
+        assert!(shown["value"].is_string(), "{shown}");
+    }
+}
+
+/// What a node without the beginning says when it is asked about it, and that stock git is content.
+fn has_no_history(stage: &Stage<'_>, late: &Late, offer: &Offer) {
+    let says = |path: &str| {
+        let error = late.client().find_bytes(path).expect_err(path);
+        let text = format!("{error:#}");
+        assert!(
+            text.contains("410") && text.contains("archive"),
+            "{path}: {text}"
+        );
+    };
+    says("/v1/sync/1");
+    says(&format!("/v1/sync/{}", offer.height));
+    says("/v1/blocks/5");
+    says("/v1/headers/5");
+    let words = instar(&["chain", "status", "--node", &late.url]);
+    let words = String::from_utf8_lossy(&words.stdout).into_owned();
+    let expected = format!("history  from block {} on", offer.height + 1);
+    assert!(words.contains(&expected), "{words}");
+    let later = offer.height + 2;
+    assert!(
+        late.client()
+            .find_bytes(&format!("/v1/sync/{later}"))
+            .unwrap()
+            .is_some()
+    );
+
+    let clone = late.dir.join("clone");
+    let ledger = format!("{}/ledger.git", late.url);
+    let git = |args: &[&str]| {
+        let output = Command::new("git")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .current_dir(&late.dir)
+            .args(args)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "git {args:?}: {said}{complaint}");
+        said + &complaint
+    };
+    git(&["clone", "-q", &ledger, text(&clone)]);
+    assert_eq!(
+        git(&["-C", text(&clone), "fsck", "--strict", "--no-progress"]),
+        ""
+    );
+    let blocks = git(&[
+        "-C",
+        text(&clone),
+        "rev-list",
+        "--first-parent",
+        "--count",
+        "origin/trunk",
+    ]);
+    let blocks: u64 = blocks.trim().parse().unwrap();
+    assert!(
+        blocks < stage.height().unwrap() - offer.height + 3,
+        "{blocks} blocks were replayed"
+    );
+    let work = late.dir.join("verify");
+    let verify = ["chain", "verify", &ledger, "--work", text(&work), "--json"];
+    let output = instar(&verify);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("clone-shallow"), "{said}");
+}
+
+fn becomes_a_validator(stage: &Stage<'_>, late: &Late) {
+    let chain = stage.chain.to_string();
+    let home = text(late.home.path());
+    let made = instar(&[
+        "validator",
+        "apply",
+        "--home",
+        home,
+        "--name",
+        "late",
+        "--chain",
+        &chain,
+    ]);
+    let file = late.dir.join("late.application");
+    fs::write(&file, made.stdout).unwrap();
+    let at = |i: usize, words: &[&str]| {
+        let validator = &stage.validators[i];
+        let (url, token) = (validator.url(), validator.home.token_file());
+        let more = ["--json", "--node", &url, "--token-file", text(&token)];
+        done(&[words, &more].concat())
+    };
+    let moved = at(0, &["validator", "add", text(&file), "--delay", "3"]);
+    let id = moved["id"].as_str().unwrap().to_owned();
+    let url = stage.validators[0].url();
+    let phase = || done(&["motion", "show", &id, "--json", "--node", &url])["phase"].clone();
+    for i in 0..stage.validators.len() {
+        if phase() == "voting" {
+            at(i, &["motion", "vote", &id, "yes"]);
+        }
+    }
+    let traffic = Traffic::start(
+        stage.chain,
+        stage.clients.clone(),
+        stage.height().unwrap(),
+        INTERVAL,
+    )
+    .unwrap();
+    wait::until("the motion taking effect", PATIENCE, || {
+        Ok((phase() == "done").then_some(()))
+    })
+    .unwrap();
+    let from = stage.height().unwrap();
+    let key = late.home.key(Purpose::Consensus).unwrap().public();
+    let mut looked_at = from;
+    wait::until("its precommit standing in a certificate", PATIENCE, || {
+        while looked_at < stage.height()? {
+            looked_at += 1;
+            let block = stage.clients[0].block(looked_at)?;
+            let mut signers = block.iter().flat_map(|b| &b.certificate.signatures);
+            if signers.any(|s| s.validator == key) {
+                return Ok(Some(()));
+            }
+        }
+        Ok(None)
+    })
+    .unwrap_or_else(|e| panic!("{e}\n{}", late.log()));
+    traffic.finish(PATIENCE).unwrap();
+    let status = late.client().status().unwrap();
+    assert_eq!(status.role.to_string(), "validator");
+    println!(
+        "it signed block {looked_at}, {} after its admission",
+        looked_at - from
+    );
+}
