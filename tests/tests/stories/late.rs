@@ -438,10 +438,9 @@ fn becomes_a_validator(stage: &Stage<'_>, late: &Late) {
     let id = moved["id"].as_str().unwrap().to_owned();
     let url = stage.validators[0].url();
     let phase = || done(&["motion", "show", &id, "--json", "--node", &url])["phase"].clone();
-    for i in 0..stage.validators.len() {
-        if phase() == "voting" {
-            at(i, &["motion", "vote", &id, "yes"]);
-        }
+    // Three of four are enough, and what has passed takes no more votes.
+    for i in 0..stage.validators.len() - 1 {
+        at(i, &["motion", "vote", &id, "yes"]);
     }
     let traffic = Traffic::start(
         stage.chain,
