@@ -17,6 +17,7 @@ use malachite_types::{HeightParams, LinearTimeouts, Round};
 use tokio::sync::mpsc;
 
 use crate::certificate::{self, Growing};
+use crate::codec::Wire;
 use crate::context::{Ctx, Height, Members};
 use crate::event::Event;
 use crate::host::{Host, Next, Start};
@@ -61,6 +62,54 @@ pub(crate) struct App<H> {
     pub streams: u64,
     /// The engine could not read its write-ahead log, or not repeat what it says.
     pub log_failed: bool,
+    /// Whether time passes while this loop waits. Where time is simulated, whoever asks again does the waiting.
+    pub pauses: bool,
+}
+
+/// What a session of the engine begins with.
+pub(crate) struct Begin<H> {
+    pub host: H,
+    pub own: PublicKey,
+    pub signer: Option<Guarded>,
+    pub verifier: Strict,
+    pub timeouts: LinearTimeouts,
+    pub network: mpsc::Sender<NetworkMsg<Ctx>>,
+    pub events: mpsc::Sender<Event>,
+    pub work: WorkSignal,
+    pub wire: Wire,
+    pub log: ProposalLog,
+    pub at: Start,
+    pub pauses: bool,
+}
+
+impl<H> Begin<H> {
+    pub(crate) fn app(self) -> App<H> {
+        App {
+            host: self.host,
+            own: self.own,
+            signer: self.signer,
+            assembler: Assembler::new(self.verifier.chain),
+            verifier: self.verifier,
+            timeouts: self.timeouts,
+            network: self.network,
+            events: self.events,
+            work: self.work,
+            tips: self.wire.tips,
+            polkas: self.wire.polkas,
+            log: self.log,
+            members: Members::from(&self.at.validators),
+            at: self.at,
+            running: false,
+            next: None,
+            held: None,
+            active: 0,
+            pending: BTreeMap::new(),
+            growing: None,
+            streams: 0,
+            log_failed: false,
+            pauses: self.pauses,
+        }
+    }
 }
 
 impl<H: Host> App<H> {

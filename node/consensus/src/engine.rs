@@ -23,7 +23,7 @@ use instar_attest::{Digest, PublicKey};
 
 use crate::app::sync::BATCH;
 use crate::codec::{MAX_RESPONSE_BYTES, Wire};
-use crate::config::Config;
+use crate::config::{Config, Timeouts};
 use crate::context::{Address, Ctx};
 use crate::run::RunError;
 use crate::signing::{Guarded, Strict};
@@ -38,10 +38,9 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(10);
 /// The domain of the network key of one session.
 const SESSION_DOMAIN: &str = "instar/network-session/v1";
 /// An address that is in no set: no signature of a key of small order is ever accepted.
-const NOBODY: [u8; 32] = [0; 32];
+pub(crate) const NOBODY: [u8; 32] = [0; 32];
 
-pub(crate) fn linear(config: &Config) -> LinearTimeouts {
-    let t = &config.timeouts;
+pub(crate) fn linear(t: &Timeouts) -> LinearTimeouts {
     LinearTimeouts {
         propose: t.propose,
         propose_delta: t.propose_delta,

@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -16,6 +15,7 @@ use instar_attest::Digest;
 use instar_ledger::Oid;
 
 use crate::host::MAX_PAYLOAD_BYTES;
+use crate::medium::Medium;
 
 const MAGIC: &[u8; 8] = b"instarP1";
 const PLAIN_HEAD_BYTES: usize = 8 + 8 + 4 + 1 + 32 + 32 + 4;
@@ -34,7 +34,7 @@ struct Place {
 /// The payloads of the running height that passed the merge test here.
 #[derive(Debug)]
 pub(crate) struct ProposalLog {
-    file: File,
+    file: Box<dyn Medium>,
     end: u64,
     height: u64,
     places: BTreeMap<Oid, Place>,
@@ -54,6 +54,11 @@ impl ProposalLog {
             .truncate(false)
             .open(dir.join(FILE_NAME))?;
         File::open(dir)?.sync_all()?;
+        Self::read(Box::new(file))
+    }
+
+    /// As [`ProposalLog::open`], from a medium that is there.
+    pub(crate) fn read(file: Box<dyn Medium>) -> io::Result<Self> {
         let mut log = Self {
             file,
             end: 0,
@@ -61,7 +66,7 @@ impl ProposalLog {
             places: BTreeMap::new(),
             own: BTreeMap::new(),
         };
-        let length = log.file.metadata()?.len();
+        let length = log.file.size()?;
         while let Some(next) = log.read_record(length)? {
             log.end = next;
         }
@@ -74,7 +79,7 @@ impl ProposalLog {
             return Ok(None);
         }
         let mut head = [0; HEAD_BYTES];
-        self.file.read_exact_at(&mut head, self.end)?;
+        self.read_exact(&mut head, self.end)?;
         let (plain, sum) = head.split_at(PLAIN_HEAD_BYTES);
         if Digest::of(plain).as_bytes() != sum || !plain.starts_with(MAGIC) {
             return Ok(None);
@@ -150,9 +155,9 @@ impl ProposalLog {
             return Err(io::Error::other("the log of undecided proposals is full"));
         }
         record.extend_from_slice(payload);
-        self.file.write_all_at(&record, self.end)?;
-        self.file.set_len(end)?;
-        self.file.sync_data()?;
+        self.file.write_at(&record, self.end)?;
+        self.file.set_size(end)?;
+        self.file.sync()?;
         self.note(
             height,
             round,
@@ -191,8 +196,15 @@ impl ProposalLog {
 
     fn payload_at(&self, place: Place) -> io::Result<Option<Bytes>> {
         let mut payload = vec![0; place.length];
-        self.file.read_exact_at(&mut payload, place.offset)?;
+        self.read_exact(&mut payload, place.offset)?;
         Ok((Digest::of(&payload) == place.digest).then(|| payload.into()))
+    }
+
+    fn read_exact(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        if self.file.read_at(buf, offset)? == buf.len() {
+            return Ok(());
+        }
+        Err(io::ErrorKind::UnexpectedEof.into())
     }
 }
 

@@ -10,11 +10,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use instar_attest::{Digest, PublicKey};
 use instar_ledger::{Oid, born};
+
+use crate::medium::Medium;
 
 const MAGIC: &[u8; 8] = b"instarM1";
 const HEAD_BYTES: usize = 8 + 32 + 8 + 8 + 4;
@@ -90,7 +92,7 @@ struct Mark {
 pub struct Marks {
     path: PathBuf,
     key: PublicKey,
-    file: File,
+    file: Box<dyn Medium>,
     mark: Mark,
 }
 
@@ -123,8 +125,20 @@ impl Marks {
             tracing::warn!(path = %path.display(), "the high-water mark is a copy, and counts as none");
             return Ok(Found::Unreadable);
         }
+        Self::read(path, key, Box::new(file))
+    }
+
+    /// Reads a mark from a medium that is there.
+    pub(crate) fn read(
+        path: PathBuf,
+        key: PublicKey,
+        file: Box<dyn Medium>,
+    ) -> Result<Found, MarkError> {
         let mut bytes = [0; 2 * SLOT_BYTES];
-        let read = file.read_at(&mut bytes, 0).map_err(io)?;
+        let read = match file.read_at(&mut bytes, 0) {
+            Ok(read) => read,
+            Err(source) => return Err(MarkError::Io { path, source }),
+        };
         let slots = bytes[..read].chunks_exact(SLOT_BYTES);
         match slots
             .filter_map(|slot| decode(slot, &key))
@@ -163,9 +177,23 @@ impl Marks {
             .truncate(true)
             .mode(0o600);
         let file = options.open(&new).map_err(io)?;
+        let marks = Self::write_new(path.clone(), key, Box::new(file), height)?;
+        std::fs::rename(new, &path).map_err(io)?;
+        File::open(dir).and_then(|d| d.sync_all()).map_err(io)?;
+        born::note(&path).map_err(io)?;
+        Ok(marks)
+    }
+
+    /// Writes both slots of a mark that says: nothing after `height` was signed.
+    pub(crate) fn write_new(
+        path: PathBuf,
+        key: PublicKey,
+        file: Box<dyn Medium>,
+        height: u64,
+    ) -> Result<Self, MarkError> {
         let round = if height == 0 { 0 } else { SEALED };
         let mut marks = Self {
-            path: path.clone(),
+            path,
             key,
             file,
             mark: Mark::default(),
@@ -178,9 +206,6 @@ impl Marks {
                 signed: [None; 3],
             })?;
         }
-        std::fs::rename(new, &path).map_err(io)?;
-        File::open(dir).and_then(|d| d.sync_all()).map_err(io)?;
-        born::note(&path).map_err(io)?;
         Ok(marks)
     }
 
@@ -249,9 +274,9 @@ impl Marks {
 
     fn write(&mut self, mark: Mark) -> Result<(), MarkError> {
         let offset = (mark.counter % 2) * SLOT_BYTES as u64;
-        let written = self.file.write_all_at(&encode(&mark, &self.key), offset);
+        let written = self.file.write_at(&encode(&mark, &self.key), offset);
         written
-            .and_then(|()| self.file.sync_data())
+            .and_then(|()| self.file.sync())
             .map_err(|source| MarkError::Io {
                 path: self.path.clone(),
                 source,
@@ -315,6 +340,7 @@ fn decode(slot: &[u8], key: &PublicKey) -> Option<Mark> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::FileExt as _;
 
     fn block(n: u8) -> What {
         What {

@@ -1,6 +1,5 @@
 //! Runs the loop between the engine and the node until it is told to stop.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -11,16 +10,15 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::app::App;
+use crate::app::Begin;
 use crate::codec::Wire;
 use crate::config::Config;
-use crate::context::{Ctx, Members};
+use crate::context::Ctx;
 use crate::engine;
 use crate::event::Event;
 use crate::host::{Host, Start};
 use crate::log::ProposalLog;
 use crate::marks::{MarkError, Marks};
-use crate::parts::Assembler;
 use crate::signing::{Guarded, Strict};
 use crate::standing::{self, Standing};
 use crate::work::WorkSignal;
@@ -178,36 +176,27 @@ impl Session<'_> {
             let _ = events.try_send(Event::Following { until });
         }
         let wire = Wire::default();
-        let (tips, polkas) = (Arc::clone(&wire.tips), Arc::clone(&wire.polkas));
+        let tips = Arc::clone(&wire.tips);
         let (mut channels, mut handle) =
-            engine::open(config, signer.as_ref(), &verifier, wire).await?;
+            engine::open(config, signer.as_ref(), &verifier, wire.clone()).await?;
         let mut engine_events = channels.events.subscribe();
         let mut hearing = interval(HEARING);
         hearing.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut app = App {
+        let mut app = Begin {
             host,
             own: config.key.public(),
             signer,
             verifier,
-            timeouts: engine::linear(config),
+            timeouts: engine::linear(&config.timeouts),
             network: channels.network.clone(),
             events: events.clone(),
             work: work.clone(),
-            tips: Arc::clone(&tips),
-            polkas,
+            wire: wire.clone(),
             log,
-            assembler: Assembler::new(config.chain),
-            members: Members::from(&start.validators),
             at: start,
-            running: false,
-            next: None,
-            held: None,
-            active: 0,
-            pending: BTreeMap::new(),
-            growing: None,
-            streams: 0,
-            log_failed: false,
-        };
+            pauses: true,
+        }
+        .app();
         let result = loop {
             if let Some(Some(until)) = follow
                 && app.at.height >= until

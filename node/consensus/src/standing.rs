@@ -35,18 +35,30 @@ impl Standing {
     /// Looks at the mark and the write-ahead log. `height` is the first one that is not final here.
     pub(crate) fn open(config: &Config, height: u64) -> Result<Self, RunError> {
         let key = config.key.public();
-        let marks = match Marks::open(&config.marks_dir, key)? {
-            Found::Mark(marks) => marks,
+        let found = match Marks::open(&config.marks_dir, key)? {
             // A key at the beginning of its chain. Whoever restores a key to an empty home must not get here: restore
             // the mark, or write an unreadable one.
-            Found::Missing if height == 1 => Box::new(Marks::create(&config.marks_dir, key, 0)?),
+            Found::Missing if height == 1 => {
+                Found::Mark(Box::new(Marks::create(&config.marks_dir, key, 0)?))
+            }
+            found => found,
+        };
+        Self::of(found, height, || logged_height(&config.wal_dir))
+    }
+
+    /// What follows from the mark that was found; `logged` is the height of the write-ahead log.
+    pub(crate) fn of(
+        found: Found,
+        height: u64,
+        logged: impl FnOnce() -> Result<Option<u64>, RunError>,
+    ) -> Result<Self, RunError> {
+        let marks = match found {
+            Found::Mark(marks) => marks,
             Found::Missing | Found::Unreadable => return Ok(Self::Follows { until: None }),
         };
         let (marked, _) = marks.last();
         let fits = marked < height
-            || (marked == height
-                && !marks.is_sealed()
-                && logged_height(&config.wal_dir)? == Some(height));
+            || (marked == height && !marks.is_sealed() && logged()? == Some(height));
         if fits {
             Ok(Self::Signs(marks))
         } else {
@@ -56,7 +68,12 @@ impl Standing {
 
     /// The write-ahead log of this height can't be used.
     pub(crate) fn without_log(config: &Config, height: u64) -> Result<Self, RunError> {
-        match Marks::open(&config.marks_dir, config.key.public())? {
+        Self::sealed(Marks::open(&config.marks_dir, config.key.public())?, height)
+    }
+
+    /// Nothing more is signed at this height, whatever mark was found.
+    pub(crate) fn sealed(found: Found, height: u64) -> Result<Self, RunError> {
+        match found {
             Found::Mark(marks) => Self::seal(marks, height),
             Found::Missing | Found::Unreadable => Ok(Self::Follows { until: None }),
         }
@@ -88,16 +105,23 @@ pub(crate) async fn highest_head<H: Host>(
     network: &mpsc::Sender<NetworkRequest>,
 ) -> Option<u64> {
     let dump = NetworkRequest::dump_state(network).await.ok().flatten()?;
+    let heard = dump.peers.iter().filter_map(|(peer, info)| {
+        let tip = app.tips.of(&peer.to_bytes())?;
+        Some((info.consensus_public_key.clone()?, tip))
+    });
+    highest_of(app, heard)
+}
+
+/// [`highest_head`] of the peers that are heard: the consensus key that each proved, and the height that it names.
+pub(crate) fn highest_of<H: Host>(
+    app: &App<H>,
+    peers: impl Iterator<Item = (Vec<u8>, u64)>,
+) -> Option<u64> {
     let mut highest = app.at.height - 1;
     let mut heard = BTreeSet::new();
-    for (peer, info) in &dump.peers {
-        let tip = app.tips.of(&peer.to_bytes());
-        if let (Some(key), Some(tip)) = (&info.consensus_public_key, tip)
-            && key != app.own.as_bytes()
-        {
-            heard.insert(key.clone());
-            highest = highest.max(tip);
-        }
+    for (key, tip) in peers.filter(|(key, _)| key != app.own.as_bytes()) {
+        heard.insert(key);
+        highest = highest.max(tip);
     }
     let (mut power, mut missing) = (0, 0);
     for member in app.members.iter() {

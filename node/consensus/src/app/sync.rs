@@ -85,7 +85,9 @@ impl<H: Host> App<H> {
                     block,
                     reason,
                 });
-                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+                if self.pauses {
+                    tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+                }
                 return Ok(SyncedValueOutcome::LocalTransientError);
             }
         }

@@ -1,0 +1,36 @@
+//! Timers that were asked for and not taken back.
+
+use malachite_types::Timeout;
+
+use super::Timer;
+
+/// At most one of each kind and round, as in the engine.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    running: Vec<(Timeout, Timer)>,
+    started: u64,
+}
+
+impl Timers {
+    pub fn start(&mut self, timeout: Timeout) -> Timer {
+        self.cancel(&timeout);
+        self.started += 1;
+        let timer = Timer(self.started);
+        self.running.push((timeout, timer));
+        timer
+    }
+
+    pub fn cancel(&mut self, timeout: &Timeout) {
+        self.running.retain(|(t, _)| t != timeout);
+    }
+
+    pub fn cancel_all(&mut self) {
+        self.running.clear();
+    }
+
+    /// What a timer was for, if it still counts.
+    pub fn take(&mut self, timer: Timer) -> Option<Timeout> {
+        let at = self.running.iter().position(|(_, t)| *t == timer)?;
+        Some(self.running.remove(at).0)
+    }
+}
