@@ -27,6 +27,7 @@ mod genesis;
 mod machine;
 
 pub mod fake;
+pub mod merge;
 pub mod module;
 pub mod query;
 pub mod rehearsal;

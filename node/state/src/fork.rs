@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use instar_attest::Digest;
 use instar_chain::view::{StateError, StateView, Writes};
-use jmt::storage::{Node, NodeKey};
+use jmt::storage::{Node, NodeKey, TreeUpdateBatch};
 
 use crate::StoreError;
 use crate::tree::{EMPTY_ROOT, Nodes, update};
@@ -60,8 +60,12 @@ impl Fork {
         Ok(fork)
     }
 
-    /// Applies a block's writes and returns the new root.
-    pub fn apply(&mut self, writes: &Writes) -> Result<Digest, StoreError> {
+    /// The root that a block with these writes would have. Nothing is kept.
+    pub fn root_of(&self, writes: &Writes) -> Result<Digest, StoreError> {
+        Ok(Digest::from_bytes(self.updated(writes)?.0))
+    }
+
+    fn updated(&self, writes: &Writes) -> Result<([u8; 32], TreeUpdateBatch), StoreError> {
         if let Some(base) = &self.base {
             base.check_paths(writes.keys())?;
         }
@@ -71,7 +75,13 @@ impl Fork {
             (None, Some(base)) => base.raw_node(key),
             (None, None) => Ok(None),
         });
-        let (root, batch) = update(&nodes, version, writes)?;
+        update(&nodes, version, writes)
+    }
+
+    /// Applies a block's writes and returns the new root.
+    pub fn apply(&mut self, writes: &Writes) -> Result<Digest, StoreError> {
+        let version = self.version.map_or(0, |v| v + 1);
+        let (root, batch) = self.updated(writes)?;
         for index in &batch.stale_node_index_batch {
             self.nodes.remove(&index.node_key);
         }

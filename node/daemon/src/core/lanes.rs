@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use instar_attest::PublicKey;
-use instar_chain::query;
+use instar_chain::{merge, query};
 use instar_ledger::{Entry, Lane, LaneCommit, Oid};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -247,7 +247,7 @@ impl Core {
                         .map_err(|e| CoreError::Refused(e.to_string()))?,
                 ),
             };
-            if commit.lane != *lane || commit.seq != expected || commit.parent != parent {
+            if !merge::continues(&commit, lane, expected, &parent) {
                 return Err(CoreError::Refused(format!(
                     "commit {id} does not continue lane {lane} at {expected}"
                 )));

@@ -24,7 +24,7 @@ use instar_state::StateStore;
 
 use crate::index::{Index, IndexError};
 
-pub use block::Refusal;
+pub use instar_chain::merge::Refusal;
 pub(crate) use lanes::Tail;
 pub use lanes::{LaneMessage, MAX_LANE_MESSAGE_BYTES};
 pub use provisional::Standing;
