@@ -144,6 +144,7 @@ struct Parts<H, S> {
     surroundings: S,
     log: ProposalLog,
     at: Start,
+    timers: timers::Timers,
 }
 
 /// Everything here is at hand, so a future that has to wait is a mistake of whoever wrote the host.
@@ -193,6 +194,7 @@ impl<H: Host, S: Surroundings> Bare<H, S> {
             surroundings,
             log,
             at,
+            timers: timers::Timers::default(),
         };
         bare.open(parts, |wal, height| {
             Standing::of(found, height, || Ok(Some(wal.height())))
@@ -254,6 +256,7 @@ impl<H: Host, S: Surroundings> Bare<H, S> {
         };
         let mut hands = Hands::new(app.app(), wire, wal, parts.surroundings, (sent, told));
         hands.enabled = enabled;
+        hands.timers = parts.timers;
         let (reply, ready) = oneshot::channel();
         hands.ask(AppMsg::ConsensusReady { reply });
         hands.serve()?;
@@ -406,6 +409,7 @@ impl<H: Host, S: Surroundings> Bare<H, S> {
             let Some(ended) = self.session.take() else {
                 return Ok(());
             };
+            let timers = timers::Timers::after(ended.hands.timers.started());
             let (app, mut surroundings) = (ended.hands.app, ended.hands.surroundings);
             let (key, height) = (self.config.key.public(), app.at.height);
             let found = mark(&mut surroundings, key, height)?;
@@ -414,6 +418,7 @@ impl<H: Host, S: Surroundings> Bare<H, S> {
                 surroundings,
                 log: app.log,
                 at: app.at,
+                timers,
             };
             self.open(parts, |wal, height| {
                 if without_log {

@@ -12,6 +12,19 @@ pub(super) struct Timers {
 }
 
 impl Timers {
+    /// None is running; numbers go on after `started`, so that a timer of an earlier session is none of this one.
+    pub fn after(started: u64) -> Self {
+        Self {
+            running: Vec::new(),
+            started,
+        }
+    }
+
+    /// How many were started.
+    pub fn started(&self) -> u64 {
+        self.started
+    }
+
     pub fn start(&mut self, timeout: Timeout) -> Timer {
         self.cancel(&timeout);
         self.started += 1;
