@@ -11,7 +11,9 @@ use instar_chunks::BlockStore;
 use instar_ledger::grammar::{
     ENTRIES_FILE, Kind, LanePayload, Object, entries_jsonl, single_file_tree,
 };
-use instar_ledger::{DeviceId, Entry, Genesis, GenesisValidator, Keys, Lane, Oid, pack};
+use instar_ledger::{
+    Certificate, CommitSignature, DeviceId, Entry, Genesis, GenesisValidator, Keys, Lane, Oid, pack,
+};
 use instar_node::core::open::create;
 use instar_node::core::{Core, LaneMessage};
 use instar_node::home::{Home, STATES_KEPT};
@@ -247,4 +249,34 @@ fn a_peer_that_has_more_of_the_own_lane_betrays_a_restored_home() {
             .iter()
             .any(|(l, ..)| l.device == lane.device && l.incarnation > 1)
     );
+}
+
+/// A power cut between the write-ahead log, which has everything that decides, and the commit. After it the engine
+/// decides again, and if the block had come by value sync, nobody has its payload but the ledger.
+#[test]
+fn a_block_that_an_earlier_process_tested_is_made_final_without_its_payload() {
+    let world = World::new();
+    let mut core = world.open();
+    core.append(&[world.entry(0)], TIME_S).unwrap();
+    let (block, _) = core.propose(0, (TIME_S + 1) * 1000).unwrap();
+    drop(core);
+    let mut certificate = Certificate {
+        block,
+        height: 1,
+        round: 0,
+        signatures: Vec::new(),
+    };
+    let bytes = certificate.signed_bytes(&world.chain);
+    certificate.signatures = ["ann", "bob"]
+        .map(|name| world.key(name, Purpose::Consensus))
+        .map(|key| CommitSignature {
+            sig: key.sign(&bytes),
+            validator: key.public(),
+        })
+        .to_vec();
+    certificate.signatures.sort_by_key(|s| s.validator);
+    let mut core = world.open();
+    assert_eq!(core.head().height, 0);
+    core.decided(&certificate, None).unwrap();
+    assert_eq!((core.head().height, core.head().block), (1, block));
 }

@@ -239,11 +239,16 @@ impl Core {
             return Ok(());
         }
         if !self.tested.contains_key(&block) {
-            let pack = pack.ok_or_else(|| {
-                CoreError::Refused(format!(
-                    "block {block} is decided, but its pack is not here"
-                ))
-            })?;
+            // Tested by an earlier process, which made it durable; its payload may have come by value sync, which keeps
+            // none.
+            let known = match pack {
+                Some(_) => None,
+                None => Some(self.ledger.pack_block(&block).map_err(|e| {
+                    let why = format!("block {block} is decided, but its pack is not here: {e}");
+                    CoreError::Refused(why)
+                })?),
+            };
+            let pack = pack.or(known.as_deref()).unwrap_or_default();
             self.check(&block, pack, None)
                 .map_err(|e| CoreError::Refused(e.to_string()))?;
         }
