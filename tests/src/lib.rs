@@ -1,4 +1,6 @@
-//! Support for tests that cross rooms.
+//! Support for tests that cross rooms, and the deterministic simulation.
+
+pub mod sim;
 
 use std::path::PathBuf;
 

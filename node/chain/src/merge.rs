@@ -238,7 +238,10 @@ pub fn check_output(header: &Header, output: &BlockOutput) -> Result<(), Refusal
 /// Receipts and root must be what was computed here, byte for byte.
 pub fn check_roots(header: &Header, root: &Digest, receipts: &Digest) -> Result<(), Refusal> {
     if *receipts != header.receipts {
-        let detail = format!("receipts {receipts} here, {} in the header", header.receipts);
+        let detail = format!(
+            "receipts {receipts} here, {} in the header",
+            header.receipts
+        );
         return Err(refuse("receipts-differ", detail));
     }
     if *root != header.state_root {

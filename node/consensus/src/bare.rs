@@ -166,7 +166,11 @@ fn peer_id(number: u64) -> PeerId {
     PeerId::from_bytes(&bytes).expect("an identity multihash of eight bytes is an id")
 }
 
-fn mark(surroundings: &mut impl Surroundings, key: PublicKey, height: u64) -> Result<Found, RunError> {
+fn mark(
+    surroundings: &mut impl Surroundings,
+    key: PublicKey,
+    height: u64,
+) -> Result<Found, RunError> {
     let file = surroundings.file(Kept::Mark);
     let path = FILE_NAME.into();
     if file.size().map_err(RunError::Log)? > 0 {
@@ -297,9 +301,9 @@ impl<H: Host, S: Surroundings> Bare<H, S> {
 
     /// The height, and the round from 0, that it is in.
     pub fn at(&self) -> (u64, Option<u32>) {
-        self.session.as_ref().map_or((0, None), |s| {
-            (s.core.height().0, s.core.round().as_u32())
-        })
+        self.session
+            .as_ref()
+            .map_or((0, None), |s| (s.core.height().0, s.core.round().as_u32()))
     }
 
     /// Whether it is idle: it waits for work before it begins the next height.
@@ -322,9 +326,7 @@ impl<H: Host, S: Surroundings> Bare<H, S> {
             Channel::Liveness => {
                 if let Ok(message) = Codec::<LivenessMsg<Ctx>>::decode(&wire, bytes) {
                     let message = match message {
-                        LivenessMsg::Vote(vote) => {
-                            Message::Signed(SignedConsensusMsg::Vote(vote))
-                        }
+                        LivenessMsg::Vote(vote) => Message::Signed(SignedConsensusMsg::Vote(vote)),
                         LivenessMsg::PolkaCertificate(c) => {
                             Message::Input(Input::PolkaCertificate(c))
                         }
@@ -466,8 +468,7 @@ impl<H: Host, S: Surroundings> Session<H, S> {
         use malachite_types::ValidatorSet as _;
         let own = self.core.params.address;
         let hands = &mut self.hands;
-        hands.validates =
-            hands.enabled && params.validator_set.get_by_address(&own).is_some();
+        hands.validates = hands.enabled && params.validator_set.get_by_address(&own).is_some();
         let entries = if hands.validates {
             hands.wal.begin(height, &hands.wire)
         } else {
@@ -496,7 +497,9 @@ impl<H: Host, S: Surroundings> Session<H, S> {
             let input = match entry {
                 Ok(input) => input,
                 Err(error) => {
-                    self.hands.app.observe(EngineEvent::WalCorrupted(Arc::new(error)));
+                    self.hands
+                        .app
+                        .observe(EngineEvent::WalCorrupted(Arc::new(error)));
                     return Err(RunError::Stopped);
                 }
             };

@@ -30,7 +30,7 @@ pub mod bare;
 
 pub use config::{Config, Timeouts};
 pub use event::Event;
-pub use medium::Medium;
 pub use host::{Candidate, Host, MAX_PAYLOAD_BYTES, Next, Origin, Proposed, Start, Verdict};
+pub use medium::Medium;
 pub use run::{RunError, run, run_with_events};
 pub use work::WorkSignal;

@@ -80,7 +80,8 @@ impl<H: Host, S: Surroundings> Session<H, S> {
                 }
             }
             Channel::Request => {
-                let Ok(Request::ValueRequest(request)) = Codec::<Request<Ctx>>::decode(&wire, bytes)
+                let Ok(Request::ValueRequest(request)) =
+                    Codec::<Request<Ctx>>::decode(&wire, bytes)
                 else {
                     return Ok(());
                 };
@@ -121,8 +122,7 @@ impl<H: Host, S: Surroundings> Session<H, S> {
         if self.hands.app.running
             && let Some((from, value)) = self.sync.values.remove(&height)
         {
-            let response =
-                CoreResponse::new(peer_id(from), value.value_bytes, value.certificate);
+            let response = CoreResponse::new(peer_id(from), value.value_bytes, value.certificate);
             let input = Input::SyncValueResponse(response);
             self.hands.queue.push_back(Message::Input(input));
         }

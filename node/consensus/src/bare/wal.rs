@@ -89,7 +89,11 @@ impl Wal {
     }
 
     /// What it holds of a height; what it holds of another one is thrown away.
-    pub fn begin(&mut self, height: Height, wire: &Wire) -> io::Result<Vec<io::Result<Input<Ctx>>>> {
+    pub fn begin(
+        &mut self,
+        height: Height,
+        wire: &Wire,
+    ) -> io::Result<Vec<io::Result<Input<Ctx>>>> {
         if self.told == Some(height) {
             return Ok(Vec::new());
         }
