@@ -34,3 +34,11 @@ pub use host::{Candidate, Host, MAX_PAYLOAD_BYTES, Next, Origin, Proposed, Start
 pub use medium::Medium;
 pub use run::{RunError, run, run_with_events};
 pub use work::WorkSignal;
+
+/// The engine's own counters, in the text format of OpenMetrics, without the line that ends it.
+pub fn metrics() -> String {
+    let mut out = String::new();
+    malachite_metrics::export(&mut out);
+    out.truncate(out.trim_end_matches("# EOF\n").len());
+    out
+}

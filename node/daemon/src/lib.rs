@@ -19,6 +19,7 @@ mod fresh;
 mod gossip;
 mod host;
 mod index;
+mod metrics;
 mod node;
 mod supervised;
 mod upgrade;

@@ -17,6 +17,7 @@ use crate::api::types::{BlockAnswer, EntryAnswer, Label, ReceiptAnswer, Role, St
 use crate::core::{Core, CoreError};
 use crate::fresh::Known;
 use crate::home::{Home, NodeConfig};
+use crate::metrics::Metrics;
 
 /// Entries that wait for the lane at most; past that the API says so.
 pub(crate) const MAX_QUEUE: usize = 10_000;
@@ -73,6 +74,8 @@ pub struct Node {
     pub(crate) stop: watch::Sender<bool>,
     /// How fresh this node is, if it follows.
     pub(crate) fresh: Known,
+    /// Where the time goes.
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Milliseconds since 1970 by this machine's clock.

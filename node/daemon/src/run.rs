@@ -132,6 +132,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
         supervision: Mutex::default(),
         stop,
         fresh: Default::default(),
+        metrics: Arc::clone(&core.metrics),
         home,
         config,
         core: Mutex::new(core),

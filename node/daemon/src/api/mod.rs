@@ -3,6 +3,7 @@
 mod git;
 mod govern;
 mod light;
+mod metrics;
 mod read;
 mod snapshots;
 mod sync;
@@ -76,6 +77,7 @@ pub(crate) fn router(node: Shared) -> Router {
         .route("/v1/blocks/{height}", get(read::block))
         .route("/v1/entries/{id}", get(read::entry))
         .route("/v1/genesis", get(sync::genesis))
+        .route("/metrics", get(metrics::metrics))
         .route("/v1/peers", get(sync::peers))
         .route("/v1/head", get(sync::signed_head))
         .route("/v1/sync/{height}", get(sync::blocks))

@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use instar_chain::merge::{self, Parent, Refusal, refuse};
 use instar_chain::{BlockInput, BlockOutput, StateError, apply_block};
-use instar_ledger::{BlockDraft, Certificate, LaneCommit, LaneRange, Oid, ValidatorSet, receipt};
+use instar_ledger::{
+    BlockDraft, Certificate, LaneCommit, LaneRange, Oid, ReceiptLine, ValidatorSet, receipt,
+};
 use instar_state::Computed;
 
 use super::{Core, CoreError, Head, Tested, ledger_error};
+use crate::metrics::Phase;
 
 /// The largest proposal pack that is unpacked.
 pub const MAX_BLOCK_PACK_BYTES: usize = 8 << 20;
@@ -29,6 +32,7 @@ impl From<CoreError> for Refusal {
 impl Core {
     /// Makes a block on top of the head. Asked again in a later round it makes a new one, leaving out dapps in trouble.
     pub fn propose(&mut self, round: u32, now_ms: u64) -> Result<(Oid, Vec<u8>), CoreError> {
+        let mut laps = self.metrics.laps();
         let time_ms = self.parent(None).next_time(now_ms);
         let left_out: Vec<String> = if round > 0 {
             self.trouble.iter().cloned().collect()
@@ -43,7 +47,9 @@ impl Core {
         let output = self
             .apply(time_ms, &proposer, previous.as_ref(), &commits, &left_out)
             .map_err(|e| ledger_error(e.to_string()))?;
+        laps.lap(Phase::MergeTest);
         let root = self.state.root_of(self.head.height, &output.writes)?;
+        laps.lap(Phase::StateRoot);
         let header = self
             .parent(None)
             .header(proposer, time_ms, ranges.clone(), left_out, &output, root)
@@ -54,13 +60,16 @@ impl Core {
             previous,
         };
         let block = self.ledger.write_block(&draft).map_err(ledger_error)?;
+        laps.lap(Phase::Pack);
         let computed = Computed {
             height: draft.header.height,
             root: draft.header.state_root,
             receipts: draft.header.receipts,
         };
         self.state.record_computed(block, &computed)?;
+        laps.lap(Phase::Record);
         let pack = self.ledger.pack_block(&block).map_err(ledger_error)?;
+        laps.lap(Phase::Pack);
         self.keep_tested(block, output, ranges, time_ms);
         Ok((block, pack))
     }
@@ -90,6 +99,7 @@ impl Core {
         pack: &[u8],
         live_now_ms: Option<u64>,
     ) -> Result<(), Refusal> {
+        let mut laps = self.metrics.laps();
         self.ledger
             .import_pack(pack, MAX_BLOCK_PACK_BYTES)
             .map_err(|e| refuse("bad-pack", e.to_string()))?;
@@ -107,6 +117,7 @@ impl Core {
             block.previous.as_ref(),
             live_now_ms,
         )?;
+        laps.lap(Phase::Unpack);
         let mut commits = Vec::new();
         for range in &header.lanes {
             let merged = self.merged_seq(&range.lane())?;
@@ -114,6 +125,7 @@ impl Core {
             merge::check_range(range, merged, run.last().map(|c| c.seq))?;
             commits.extend(run);
         }
+        laps.lap(Phase::Signatures);
         for dapp in &header.left_out {
             if !self.trouble.contains(dapp) {
                 return Err(refuse(
@@ -129,6 +141,7 @@ impl Core {
             &commits,
             &header.left_out,
         )?;
+        laps.lap(Phase::MergeTest);
         if let Some((dapp, refusal)) = merge::differing_dapp(header, &output) {
             // The reason names it, and a later round can leave it out.
             self.trouble.insert(dapp);
@@ -141,6 +154,7 @@ impl Core {
             .map_err(CoreError::from)?;
         let receipts =
             receipt::digest(&output.receipts).map_err(|e| refuse("node-trouble", e.to_string()))?;
+        laps.lap(Phase::StateRoot);
         // What this node computed itself is on disk before its prevote leaves.
         self.state
             .record_computed(
@@ -152,6 +166,7 @@ impl Core {
                 },
             )
             .map_err(CoreError::from)?;
+        laps.lap(Phase::Record);
         merge::check_roots(header, &root, &receipts)?;
         self.keep_tested(*id, output, header.lanes.clone(), header.time_ms);
         Ok(())
@@ -257,8 +272,10 @@ impl Core {
             .remove(&block)
             .ok_or_else(|| CoreError::Refused("the decided block was not tested".into()))?;
         let bytes = certificate.to_bytes().map_err(ledger_error)?;
+        let mut laps = self.metrics.laps();
         self.state
             .commit(certificate.height, block, &bytes, &tested.writes)?;
+        laps.lap(Phase::Commit);
         self.ledger
             .finalize(&block, certificate)
             .map_err(ledger_error)?;
@@ -273,6 +290,9 @@ impl Core {
             validators: tested.validators,
             certificate: Some(certificate.clone()),
         };
+        let is_entry = |line: &&ReceiptLine| matches!(line, ReceiptLine::Entry(_));
+        let entries = tested.receipts.iter().filter(is_entry).count();
+        self.metrics.block(entries);
         self.tested.clear();
         self.trouble.clear();
         self.trim_tails(&tested.ranges);
@@ -281,6 +301,7 @@ impl Core {
             let keep_from = certificate.height.saturating_sub(self.states_kept);
             self.state.prune(keep_from, PRUNE_ROWS)?;
         }
+        laps.lap(Phase::Publish);
         Ok(())
     }
 

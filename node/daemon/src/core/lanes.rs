@@ -10,12 +10,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Core, CoreError, ledger_error};
+use crate::metrics::Phase;
 
 /// The largest lane message on the data swarm; of a larger tail a prefix is sent.
 pub const MAX_LANE_MESSAGE_BYTES: usize = 2 << 20;
 /// Commits that go out with each new one, so that a peer that missed the last messages can follow. The whole end goes out
 /// now and then while the trunk stands still; with every commit it would cost the square of its length.
 const RECENT_COMMITS: usize = 32;
+/// Entries in those commits together: a device that fills its commits sends each of them once, or the others would be busy
+/// with what they have.
+const RECENT_ENTRIES: usize = 128;
 /// Unmerged commits of one lane that are kept verified in memory; a device that floods waits for the trunk.
 const MAX_TAIL_COMMITS: usize = 1024;
 
@@ -58,6 +62,24 @@ pub(crate) struct Tail {
     pub commits: Vec<Arc<LaneCommit>>,
     /// What comes after them, oldest first.
     pub rest: VecDeque<Oid>,
+}
+
+/// The newest commit, and those before it that go with it.
+fn recent(commits: &[Arc<LaneCommit>]) -> Vec<Oid> {
+    let mut entries = 0;
+    let mut ids: Vec<Oid> = commits
+        .iter()
+        .rev()
+        .take(RECENT_COMMITS)
+        .enumerate()
+        .take_while(|(back, commit)| {
+            entries += commit.entries.len();
+            *back == 0 || entries <= RECENT_ENTRIES
+        })
+        .map(|(_, commit)| commit.id)
+        .collect();
+    ids.reverse();
+    ids
 }
 
 impl Core {
@@ -105,6 +127,7 @@ impl Core {
         }
         let lane = self.own_lane;
         self.check_own_lane()?;
+        let mut laps = self.metrics.laps();
         let commit = self
             .ledger
             .append_lane(&self.keys.lane, &lane, &entries, time_s)
@@ -118,9 +141,11 @@ impl Core {
             return Ok(None);
         }
         tail.commits.push(Arc::new(commit));
-        let recent = tail.commits.len().saturating_sub(RECENT_COMMITS);
-        let ids: Vec<Oid> = tail.commits[recent..].iter().map(|c| c.id).collect();
-        self.message(&lane, &ids)
+        let ids = recent(&tail.commits);
+        laps.lap(Phase::Append);
+        let message = self.message(&lane, &ids);
+        laps.lap(Phase::Pack);
+        message
     }
 
     /// The lanes that have an unmerged end here, the own one first.
@@ -178,17 +203,21 @@ impl Core {
         {
             return Ok(false);
         }
+        let mut laps = self.metrics.laps();
         self.ledger
             .import_pack_from(pack, MAX_LANE_MESSAGE_BYTES, |lane, signer| {
                 *lane == message.lane && *signer == key
             })
             .map_err(|e| CoreError::Refused(e.to_string()))?;
+        laps.lap(Phase::Unpack);
         self.check_fork(&message.lane, &message.head)?;
         self.extend_tail(&message.lane, &message.head)?;
+        laps.lap(Phase::Signatures);
         self.ledger
             .set_lane(&message.lane, &message.head)
             .map_err(ledger_error)?;
         self.tails_changed();
+        laps.lap(Phase::Publish);
         Ok(true)
     }
 
@@ -239,7 +268,10 @@ impl Core {
         let mut parent = self.merged_head(lane)?;
         let mut commits = Vec::with_capacity(ids.len());
         for (expected, id) in (merged + 1..).zip(ids) {
-            let commit = match known.and_then(|t| t.commits.iter().find(|c| c.id == id)) {
+            // What is known begins where the trunk stands too.
+            let at = commits.len();
+            let verified = known.and_then(|t| t.commits.get(at));
+            let commit = match verified.filter(|c| c.id == id) {
                 Some(commit) => Arc::clone(commit),
                 None => Arc::new(
                     self.ledger

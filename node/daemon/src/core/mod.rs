@@ -23,6 +23,7 @@ use instar_runtime::Runtime;
 use instar_state::StateStore;
 
 use crate::index::{Index, IndexError};
+use crate::metrics::Metrics;
 
 pub use instar_chain::merge::Refusal;
 pub(crate) use lanes::Tail;
@@ -118,6 +119,8 @@ pub struct Core {
     pub(crate) last_nil: Option<String>,
     /// What the unmerged lanes would come to, as last computed; nothing after either changed.
     pub(crate) provisional: Option<provisional::Provisional>,
+    /// Where the time goes.
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Core {

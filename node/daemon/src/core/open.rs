@@ -82,6 +82,7 @@ impl Core {
             keys,
             own_lane,
             news: None,
+            metrics: Arc::default(),
             tails: Default::default(),
             head,
             tested: Default::default(),
