@@ -161,14 +161,19 @@ proptest! {
     fn whatever_is_moved_the_registry_stays_sound(tried in prop::collection::vec(tries(), 1..24)) {
         let mut w = World::new();
         for (turn, (what, who, n)) in tried.into_iter().enumerate() {
+            // What a device carries long after its lane was closed would spoil a block; no proposer takes it.
+            let mut nodes = (0..4).map(|i| (turn + i) % 4);
+            let Some(node) = nodes.find(|i| query::check_lane(&w.state, &w.lane(*i)).is_ok()) else {
+                break;
+            };
             let before = w.state.clone();
             let change = change(&w, what, who, n);
-            let motion = w.govern(turn % 4, &propose(change, 1 + n % 3));
+            let motion = w.govern(node, &propose(change, 1 + n % 3));
             w.block();
             // Everybody says yes who still can; a lane or an account may be gone by now.
             for name in ["ann", "bob", "cleo", "dan", "v0", "v1", "v2", "v3", "v4", "v5"] {
                 let account = Node::of(name).account;
-                w.say(turn % 4, &account, "govern", ballot(motion, Ballot::Yes).to_value());
+                w.say(node, &account, "govern", ballot(motion, Ballot::Yes).to_value());
             }
             w.blocks(5);
             sound(&before, &w.state);
