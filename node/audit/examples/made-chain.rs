@@ -104,6 +104,7 @@ fn genesis() -> Result<Genesis, Failure> {
             manifest: json!({}),
             name: "coin".into(),
         }],
+        fork: None,
         kernel: 1,
         operators: vec![],
         policy: serde_json::to_value(policy)?,
@@ -181,6 +182,7 @@ fn make(folder: &Path, blocks: u64, entries: usize) -> Result<(), Failure> {
     let ledger = folder.join("ledger.git");
     let options = OpenOptions {
         lane_mark: Some(folder.join("lane.mark")),
+        mother: None,
     };
     let (mut store, chain) = Store::create_with(&ledger, &genesis, &options)?;
     let lane = Lane {

@@ -11,6 +11,9 @@ use crate::wrong::{At, Wrong};
 /// A chain longer than this can't be audited in memory; ids alone take 32 bytes a block.
 pub const MAX_BLOCKS: usize = 50_000_000;
 
+/// How many chains one chain may descend from, each a fork of the one before.
+const MAX_MOTHERS: usize = 64;
+
 /// A clone whose line of blocks is known, and whose genesis and tip were checked.
 pub struct History {
     pub(crate) objects: Objects,
@@ -39,14 +42,22 @@ pub struct Known {
     pub block: Oid,
 }
 
-impl History {
-    /// Finds the head, goes back to genesis, and checks genesis and tip.
+/// A chain with those that it descends from: a fork's clone has its mother's history up to where it left her.
+pub struct Lineage {
+    /// The mothers that are not verified yet, oldest first; none of a chain that is no fork.
+    pub mothers: Vec<History>,
+    /// The chain itself.
+    pub own: History,
+}
+
+impl Lineage {
+    /// Finds the head, goes back to genesis, and on through the mothers; checks each genesis and the tip.
     pub fn open(objects: Objects) -> Result<Self, Wrong> {
-        Self::open_above(objects, None).map(|(history, _)| history)
+        Self::open_above(objects, None).map(|(lineage, _)| lineage)
     }
 
-    /// As [`History::open`]; goes back to `known` only, if the trunk holds it. Says whether it does: a clone that is
-    /// older than what is known is read from genesis.
+    /// As [`Lineage::open`]; goes back to `known` only, if a trunk holds it. Says whether one does: a clone that is older
+    /// than what is known is read from the first genesis.
     pub fn open_above(objects: Objects, known: Option<Known>) -> Result<(Self, bool), Wrong> {
         let at = At::new("clone", "the clone");
         // The tip is authoritative; a chain without a block has none.
@@ -55,7 +66,71 @@ impl History {
             .or_else(|_| objects.branch("trunk"))
             .map_err(|e| at.unread(&e))?;
         let known = known.filter(|k| objects.read(&k.chain.into(), Kind::Commit).is_ok());
-        let mut blocks = vec![tip];
+        let again = objects.again().map_err(|e| at.unread(&e))?;
+        let (mut own, mut met) = History::below(objects, tip, known)?;
+        // All but a chain without blocks ends in its tip.
+        if tip != Oid::from(own.chain) && own.blocks.len() > 1 {
+            own.blocks.pop();
+            own.tip = Some((tip, own.read_tip(tip)?));
+        }
+        let mut mothers: Vec<History> = Vec::new();
+        while !met {
+            let youngest = mothers.last().unwrap_or(&own);
+            let Some(fork) = &youngest.genesis.fork else {
+                break;
+            };
+            if mothers.len() == MAX_MOTHERS {
+                let at = At::new("clone", "the clone");
+                return Err(at.wrong("too-many", "the chain descends from too many others"));
+            }
+            let (chain, certificate) = (youngest.chain, fork.header.certificate.clone());
+            let objects = again.again().map_err(|e| at.unread(&e))?;
+            let (mut mother, found) = History::below(objects, fork.block(), known)?;
+            if mother.chain != *fork.mother() || mother.height() != fork.height() {
+                let at = At::new("genesis", "the genesis commit").object(chain.into());
+                let why = format!(
+                    "it names height {} of chain {}, but stands on height {} of chain {}",
+                    fork.height(),
+                    fork.mother(),
+                    mother.height(),
+                    mother.chain
+                );
+                return Err(at.wrong("other-mother", why));
+            }
+            mother.tip = Some((chain.into(), certificate));
+            met = found;
+            mothers.push(mother);
+        }
+        mothers.reverse();
+        let lineage = Self { mothers, own };
+        if let Some(k) = known.filter(|_| !met) {
+            lineage.still_has(&k)?;
+        }
+        Ok((lineage, met))
+    }
+
+    /// A trunk that was verified up to a block has to have it still, or to end below.
+    fn still_has(&self, known: &Known) -> Result<(), Wrong> {
+        let all = self.mothers.iter().chain([&self.own]);
+        let Some(line) = all.into_iter().find(|h| h.chain == known.chain) else {
+            return Ok(());
+        };
+        let Some(id) = line.id(known.height) else {
+            return Ok(());
+        };
+        let at = At::block("clone", known.height, id);
+        let why = format!(
+            "block {} was verified before and is not in it any more",
+            known.block
+        );
+        Err(at.wrong("history-rewritten", why))
+    }
+}
+
+impl History {
+    /// The line from a commit back to the first genesis below it, or to `known`. Says whether it met that.
+    fn below(objects: Objects, from: Oid, known: Option<Known>) -> Result<(Self, bool), Wrong> {
+        let mut blocks = vec![from];
         let mut met = false;
         loop {
             let id = blocks[blocks.len() - 1];
@@ -64,17 +139,19 @@ impl History {
                 break;
             }
             let at = At::new("clone", format!("the trunk at {id}")).object(id);
-            let parents = objects
-                .read(&id, Kind::Commit)
-                .and_then(|commit| Ok(grammar::parents(&commit)?))
-                .map_err(|e| match e {
-                    ObjectError::Missing { .. } if objects.is_shallow() => at.wrong(
-                        "clone-shallow",
-                        "the clone is shallow and begins after this block: it comes from a node that came by a \
-                         snapshot, or was made with --depth; clone the ledger of an archive",
-                    ),
-                    e => at.unread(&e),
-                })?;
+let commit = objects.read(&id, Kind::Commit).map_err(|e| match e {
+                ObjectError::Missing { .. } if objects.is_shallow() => at.wrong(
+                    "clone-shallow",
+                    "the clone is shallow and begins after this block: it comes from a node that came by a \
+                     snapshot, or was made with --depth; clone the ledger of an archive",
+                ),
+                e => at.unread(&e),
+            })?;
+            // What lies below a fork's genesis is its mother's.
+            if grammar::is_genesis(&commit) {
+                break;
+            }
+            let parents = grammar::parents(&commit).map_err(|e| at.unread(&e.into()))?;
             match parents.first() {
                 Some(parent) if blocks.len() <= MAX_BLOCKS => blocks.push(*parent),
                 Some(_) => return Err(at.wrong("too-many", "the trunk is too long")),
@@ -92,9 +169,7 @@ impl History {
         let (genesis, genesis_bytes) =
             grammar::read_genesis(&root, |id, kind| objects.read(id, kind))
                 .map_err(|e| at.unread(&e))?;
-        // All but a chain without blocks ends in its tip.
-        let tip = (tip != root).then(|| blocks.pop()).flatten();
-        let mut history = Self {
+        let history = Self {
             objects,
             chain: root.into(),
             genesis,
@@ -103,18 +178,6 @@ impl History {
             blocks,
             tip: None,
         };
-        if let Some(tip) = tip {
-            history.tip = Some((tip, history.read_tip(tip)?));
-        }
-        if let Some(k) = known.filter(|k| !met && k.height <= history.height()) {
-            let id = history.id(k.height).unwrap_or(root);
-            let at = At::block("clone", k.height, id);
-            let why = format!(
-                "block {} was verified before and is not in it any more",
-                k.block
-            );
-            return Err(at.wrong("history-rewritten", why));
-        }
         Ok((history, met))
     }
 

@@ -14,6 +14,7 @@ pub mod objects;
 mod progress;
 mod reader;
 pub mod replay;
+mod verdict;
 pub mod verify;
 pub mod walk;
 
@@ -31,6 +32,7 @@ pub use audit::{run, run_after, run_verified};
 pub use export::{ExportError, FromBlocks, MAX_FILE_BYTES, Supplier, export, export_verified};
 pub use proof::{ProofFile, Shown, Start, Trust};
 pub use report::{Report, Step};
-pub use verify::{Settings, Trusted, Verdict, Verified, verify, verify_chain};
+pub use verdict::{Mother, Verdict};
+pub use verify::{Settings, Trusted, Verified, verify, verify_chain};
 pub use walk::Counts;
 pub use wrong::Wrong;

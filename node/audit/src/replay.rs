@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use instar_attest::{ChainId, Digest};
 use instar_chain::{
     BlockError, BlockInput, BlockOutput, DappCall, DappFailure, DappHost, DappResult, MemoryState,
-    StateView, Verdict, Writes, apply_block, genesis_writes,
+    StateView, Verdict, Writes, apply_block, fork_writes, genesis_writes,
 };
 use instar_ledger::{Block, Genesis, LaneCommit, Outcome, Receipt, ReceiptLine};
 use instar_state::Fork;
@@ -117,6 +117,30 @@ impl<'h> Replay<'h> {
             Known::Whole(Box::new(fork)),
             host,
         ))
+    }
+
+    /// Goes on from the mother's state to a fork that stands on it.
+    pub fn into_fork(self, genesis: &Genesis, chain: &ChainId) -> Result<Self, Stop> {
+        let at = At::new("genesis", "the genesis")
+            .object((*chain).into())
+            .height(0);
+        let writes = fork_writes(genesis, chain, self.known.view())
+            .map_err(|e| at.wrong("genesis-rules", e))?;
+        // Of a state that is known in its native part only, the fork takes nothing that would be known.
+        let known = match self.known {
+            Known::Whole(_) => {
+                let mut fork = Fork::empty();
+                fork.apply(&writes)
+                    .map_err(|e| Stop::CannotTell(e.to_string()))?;
+                Known::Whole(Box::new(fork))
+            }
+            Known::Native(_) => {
+                let mut state = MemoryState::default();
+                state.apply(&writes);
+                Known::Native(state)
+            }
+        };
+        Ok(Self::at(*chain, genesis.kernel, known, self.host))
     }
 
     /// Goes on from a state that was known before.

@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 use instar_attest::ChainId;
 use instar_chain::{DappHost, MemoryState};
 use instar_ledger::Oid;
-use serde::Serialize;
 
-use crate::history::{History, Known as KnownBlock};
+use crate::history::{History, Known as KnownBlock, Lineage};
 use crate::log::Log;
 use crate::objects::Objects;
 use crate::progress::{self, Place};
 use crate::replay::Replay;
 use crate::report::{Refused, Report};
+use crate::verdict::{Mother, Verdict, not_checked};
 use crate::walk::{Counts, Seen, Walk, Watcher};
-use crate::wrong::{At, Stop, Wrong};
+use crate::wrong::{At, Stop};
 
 /// How often progress is saved, unless saving is slow.
 const SAVE_EVERY: Duration = Duration::from_secs(10);
@@ -44,10 +44,14 @@ pub fn verify_chain(clone: &Path) -> (Report, Option<Verified>) {
 
 pub(crate) fn run(clone: &Path, report: &mut Report) -> Result<Verified, Refused> {
     let objects = report.need("clone", Objects::open(clone))?;
-    let history = History::open(objects).map_err(|wrong| report.wrong(&wrong))?;
+    let Lineage {
+        mothers,
+        own: history,
+    } = Lineage::open(objects).map_err(|wrong| report.wrong(&wrong))?;
     report.chain = Some(history.chain);
     report.hold("clone", about_clone(&history));
-    let replay = Replay::at_genesis(&history.genesis, &history.chain, None)
+    let first = mothers.first().unwrap_or(&history);
+    let replay = Replay::at_genesis(&first.genesis, &first.chain, None)
         .map_err(|stop| report.stop(&stop))?;
     report.hold("genesis", about_genesis(&history));
     let mut walk = Walk {
@@ -55,6 +59,14 @@ pub(crate) fn run(clone: &Path, report: &mut Report) -> Result<Verified, Refused
         counts: Counts::default(),
         trusted: 0,
     };
+    for (mother, child) in mothers.iter().zip(mothers.iter().skip(1).chain([&history])) {
+        // What the mother decided about builds is no part of the fork's own custody: it admits what runs there by genesis.
+        let walked = walk.run(mother, 0, &mut Log::default());
+        walk = walked
+            .map_err(|stop| of_mother(mother, stop))
+            .and_then(|()| walk.into_fork(child))
+            .map_err(|stop| report.stop(&stop))?;
+    }
     let mut log = Log::default();
     walk.run(&history, 0, &mut log)
         .map_err(|stop| report.stop(&stop))?;
@@ -69,6 +81,19 @@ pub(crate) fn run(clone: &Path, report: &mut Report) -> Result<Verified, Refused
         log,
         state: replay.into_native(),
     })
+}
+
+/// Says of something wrong that it is in a mother.
+fn of_mother(mother: &History, stop: Stop) -> Stop {
+    match stop {
+        Stop::Wrong(mut wrong) => {
+            wrong.what += &format!(" of the mother, chain {}", mother.chain);
+            Stop::Wrong(wrong)
+        }
+        Stop::CannotTell(why) => {
+            Stop::CannotTell(format!("of the mother, chain {}: {why}", mother.chain))
+        }
+    }
 }
 
 impl Watcher for Log {
@@ -188,35 +213,6 @@ pub struct Settings<'a> {
     pub note: Option<&'a mut dyn FnMut(&str)>,
 }
 
-/// The answer of [`verify`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Verdict {
-    /// Why it could not be told whether the chain holds.
-    pub cannot_tell: Option<String>,
-    /// The chain.
-    pub chain: Option<ChainId>,
-    /// What was checked, this time and before.
-    pub checked: Counts,
-    /// Whether dapps were run again.
-    pub dapps_run: bool,
-    /// The newest block of the clone.
-    pub head: Option<Oid>,
-    /// Its height.
-    pub height: u64,
-    /// What was taken as certified and not recomputed, in sentences.
-    pub not_checked: Vec<String>,
-    /// Whether all that was checked holds.
-    pub ok: bool,
-    /// The height up to which an earlier run had verified the chain.
-    pub resumed_at: Option<u64>,
-    /// The height up to which signatures were taken on the caller's word.
-    pub trusted: u64,
-    /// How far the chain was found to hold.
-    pub verified_height: u64,
-    /// The first thing that is wrong.
-    pub wrong: Option<Wrong>,
-}
-
 /// Checks a chain from genesis, or from where it was verified before.
 pub fn verify(clone: &Path, settings: Settings<'_>) -> Verdict {
     let mut verdict = Verdict {
@@ -260,16 +256,20 @@ fn check(clone: &Path, settings: Settings<'_>, verdict: &mut Verdict) -> Result<
         height: p.head.height,
         block: p.head.block,
     });
-    let (history, met) = History::open_above(objects, known)?;
+    let (lineage, met) = Lineage::open_above(objects, known)?;
+    let history = &lineage.own;
     verdict.chain = Some(history.chain);
     verdict.head = Some(history.head());
     verdict.height = history.height();
+    verdict.forked_from = lineage.mothers.iter().map(Mother::of).collect();
     if let Some(expected) = chain.filter(|c| *c != history.chain) {
         let at = At::new("genesis", "the genesis commit").object(history.chain.into());
         let why = format!("the clone is of chain {}, not of {expected}", history.chain);
         return Err(at.wrong("other-chain", why).into());
     }
-    trust(&history, trusted)?;
+    trust(history, trusted)?;
+    let mut lines = lineage.mothers.iter().chain([history]).peekable();
+    let first = *lines.peek().expect("a lineage has the chain itself");
     let mut after = 0;
     let mut native_since = None;
     let mut walk = match kept.filter(|_| met) {
@@ -278,40 +278,59 @@ fn check(clone: &Path, settings: Settings<'_>, verdict: &mut Verdict) -> Result<
             native_since = kept.head.native_since;
             verdict.resumed_at = Some(after);
             verdict.trusted = verdict.trusted.max(kept.head.trusted);
+            let of = match lineage.mothers.is_empty() {
+                true => String::new(),
+                false => format!(" of chain {}", first.chain),
+            };
             note(&format!(
-                "going on at height {after}, which was verified before"
+                "going on at height {after}{of}, which was verified before"
             ));
             Walk {
-                replay: Replay::at(history.chain, history.genesis.kernel, kept.known, dapps),
+                replay: Replay::at(first.chain, first.genesis.kernel, kept.known, dapps),
                 counts: kept.head.counts,
                 trusted: verdict.trusted,
             }
         }
         None => Walk {
-            replay: Replay::at_genesis(&history.genesis, &history.chain, dapps)?,
+            replay: Replay::at_genesis(&first.genesis, &first.chain, dapps)?,
             counts: Counts::default(),
             trusted: verdict.trusted,
         },
     };
-    verdict.verified_height = after;
-    let mut keeper = Keeper {
-        history: &history,
-        path: progress,
-        dapps_run,
-        trusted: verdict.trusted,
-        native_since,
-        verified: after,
-        saved_at: Instant::now(),
-        save_every: SAVE_EVERY,
-        tell,
-        note,
-    };
-    let walked = walk.run(&history, after, &mut keeper);
-    verdict.verified_height = keeper.verified;
-    native_since = keeper.native_since;
-    verdict.checked = walk.counts;
-    verdict.not_checked = not_checked(verdict, native_since);
-    walked
+    while let Some(line) = lines.next() {
+        let of_own = lines.peek().is_none();
+        // Whoever vouches for a block of the fork vouches for all that it stands on.
+        walk.trusted = match verdict.trusted {
+            trusted if of_own || trusted == 0 => trusted,
+            _ => u64::MAX,
+        };
+        let mut keeper = Keeper {
+            history: line,
+            path: progress,
+            dapps_run,
+            trusted: verdict.trusted,
+            native_since,
+            verified: after,
+            saved_at: Instant::now(),
+            save_every: SAVE_EVERY,
+            tell: &mut *tell,
+            note: &mut *note,
+        };
+        let walked = walk.run(line, after, &mut keeper);
+        let native = keeper.native_since;
+        if of_own {
+            verdict.verified_height = keeper.verified;
+        }
+        verdict.checked = walk.counts.clone();
+        verdict.not_checked = not_checked(verdict, native);
+        let Some(child) = lines.peek() else {
+            return walked;
+        };
+        walked.map_err(|stop| of_mother(line, stop))?;
+        walk = walk.into_fork(child)?;
+        (after, native_since) = (0, None);
+    }
+    Ok(())
 }
 
 /// What an earlier run left, if it is of use.
@@ -363,29 +382,6 @@ fn trust(history: &History, trusted: Option<Trusted>) -> Result<(), Stop> {
     let at = At::block("clone", trusted.height, got);
     let why = format!("the trusted block of this height is {expected}");
     Err(at.wrong("other-checkpoint", why).into())
-}
-
-fn not_checked(verdict: &Verdict, native_since: Option<u64>) -> Vec<String> {
-    let mut out = Vec::new();
-    if verdict.trusted > 0 {
-        out.push(format!(
-            "signatures and certificates up to height {}: taken on your word",
-            verdict.trusted
-        ));
-    }
-    let dapps: Vec<&str> = verdict.checked.dapps.keys().map(String::as_str).collect();
-    if !verdict.dapps_run && !dapps.is_empty() {
-        out.push(format!(
-            "the verdicts of dapps ({}): taken from the certified receipts; --dapps runs them again",
-            dapps.join(", ")
-        ));
-    }
-    if let Some(height) = native_since {
-        out.push(format!(
-            "state roots from height {height} on: they depend on what dapps wrote, and were taken from certified headers"
-        ));
-    }
-    out
 }
 
 /// Tells how far the walk is, and keeps it.

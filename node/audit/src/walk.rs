@@ -69,6 +69,12 @@ struct Waiting {
 }
 
 impl Walk<'_> {
+    /// Goes on with a fork of the chain that was walked to its end.
+    pub fn into_fork(mut self, history: &History) -> Result<Self, Stop> {
+        self.replay = self.replay.into_fork(&history.genesis, &history.chain)?;
+        Ok(self)
+    }
+
     /// Checks all blocks above `after`, in order, and tells `watcher` of each.
     pub fn run(
         &mut self,

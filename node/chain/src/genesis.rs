@@ -15,11 +15,9 @@ use crate::ops;
 use crate::policy::{Policy, PolicyError};
 use crate::record::{
     ChainRecord, DappRecord, DeviceRecord, GENESIS_ADMITTED, Head, HistoryEntry, KeyRecord,
-    SlotRecord, ValidatorRecord, write,
+    SlotRecord, ValidatorRecord, expect, read, write,
 };
-use crate::view::{
-    MAX_VALUE_BYTES, MemoryState, Overlay, StateError, StateView as _, Writes, is_key,
-};
+use crate::view::{MAX_VALUE_BYTES, MemoryState, Overlay, StateError, StateView, Writes, is_key};
 
 /// Why no chain can start from a genesis.
 #[derive(Debug, thiserror::Error)]
@@ -57,15 +55,95 @@ pub enum GenesisError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A fork that does not fit its mother.
+    #[error("the fork: {0}")]
+    Fork(String),
     /// A record that does not fit.
     #[error(transparent)]
     State(#[from] StateError),
 }
 
-/// The state before the first block, as writes on nothing.
+/// The state before the first block of a chain that is no fork, as writes on nothing.
 pub fn genesis_writes(genesis: &Genesis, chain: &ChainId) -> Result<Writes, GenesisError> {
+    if let Some(fork) = &genesis.fork {
+        return Err(wrong_fork(format!(
+            "it begins with the state of chain {} at height {}, which is needed too",
+            fork.mother(),
+            fork.height()
+        )));
+    }
     let nothing = MemoryState::default();
     let mut state = Overlay::new(&nothing);
+    begin(&mut state, genesis, chain)?;
+    Ok(state.into_writes()?)
+}
+
+/// The state before the first block of a fork, as writes on nothing: what its own genesis says, and from `mother`, the
+/// mother's state at the block that it stands on, the key spaces of the dapps that it takes over. Whoever calls has
+/// compared the root of `mother` with the one in the genesis, as far as it is known.
+pub fn fork_writes(
+    genesis: &Genesis,
+    chain: &ChainId,
+    mother: &dyn StateView,
+) -> Result<Writes, GenesisError> {
+    let Some(fork) = &genesis.fork else {
+        return Err(wrong_fork("its genesis names no mother"));
+    };
+    let (record, head): (ChainRecord, Head) =
+        (expect(mother, keys::CHAIN)?, expect(mother, keys::HEAD)?);
+    let at = &fork.header.header;
+    if (record.chain, head.height, head.time_ms) != (at.chain, at.height, at.time_ms) {
+        return Err(wrong_fork(format!(
+            "it stands on height {} of chain {}, but the state is that of height {} of chain {}",
+            at.height, at.chain, head.height, record.chain
+        )));
+    }
+    let nothing = MemoryState::default();
+    let mut state = Overlay::new(&nothing);
+    begin(&mut state, genesis, chain)?;
+    for dapp in &fork.dapps {
+        take_over(&mut state, genesis, dapp, mother)?;
+    }
+    Ok(state.into_writes()?)
+}
+
+fn wrong_fork(why: impl Into<String>) -> GenesisError {
+    GenesisError::Fork(why.into())
+}
+
+/// Takes a dapp over, in the release that wrote its state last: another one would find a state that it never migrated.
+fn take_over(
+    state: &mut Overlay<'_>,
+    genesis: &Genesis,
+    dapp: &str,
+    mother: &dyn StateView,
+) -> Result<(), GenesisError> {
+    if state.get(&keys::dapp(dapp))?.is_none() {
+        return Err(wrong_fork(format!("dapp {dapp} is not among its own")));
+    }
+    if genesis.accounts.contains_key(dapp) {
+        return Err(wrong_fork(format!(
+            "dapp {dapp} begins with the mother's state, so it has no accounts of its own"
+        )));
+    }
+    let at = keys::slot(&format!("dapps/{dapp}"));
+    let here: Option<SlotRecord> = read(&*state, &at)?;
+    let there: Option<SlotRecord> = read(mother, &at)?;
+    let runs = |slot: Option<SlotRecord>| slot.map(|s| (s.number, s.release));
+    let (here, there) = (runs(here), runs(there));
+    if there.is_none() || here != there {
+        return Err(wrong_fork(format!(
+            "dapp {dapp} must begin with the release that runs on the mother there"
+        )));
+    }
+    for (key, value) in mother.range(&keys::dapp_space(dapp), usize::MAX)? {
+        state.put(key, value);
+    }
+    Ok(())
+}
+
+/// What a genesis itself says.
+fn begin(state: &mut Overlay<'_>, genesis: &Genesis, chain: &ChainId) -> Result<(), GenesisError> {
     if genesis.time_ms > MAX_COUNT {
         return Err(GenesisError::Range(format!("the time {}", genesis.time_ms)));
     }
@@ -76,12 +154,12 @@ pub fn genesis_writes(genesis: &Genesis, chain: &ChainId) -> Result<Writes, Gene
         name: genesis.chain_name.clone(),
         protocol: genesis.protocol,
     };
-    write(&mut state, keys::CHAIN, &record)?;
+    write(state, keys::CHAIN, &record)?;
     let head = Head {
         height: 0,
         time_ms: genesis.time_ms,
     };
-    write(&mut state, keys::HEAD, &head)?;
+    write(state, keys::HEAD, &head)?;
     let policy = Policy::from_value(&genesis.policy)?;
     let names: Vec<(&str, &str)> = genesis
         .validators
@@ -89,10 +167,9 @@ pub fn genesis_writes(genesis: &Genesis, chain: &ChainId) -> Result<Writes, Gene
         .map(|v| (v.name.as_str(), v.operator.as_str()))
         .collect();
     policy.check(&names)?;
-    write(&mut state, keys::POLICY, &policy)?;
-    registry(&mut state, genesis)?;
-    slots(&mut state, genesis)?;
-    Ok(state.into_writes()?)
+    write(state, keys::POLICY, &policy)?;
+    registry(state, genesis)?;
+    slots(state, genesis)
 }
 
 fn check_name(name: &str) -> Result<(), GenesisError> {
@@ -209,7 +286,7 @@ fn admit(state: &mut Overlay<'_>, given: &GenesisRelease) -> Result<(), GenesisE
         why,
     };
     let key = keys::slot(&given.slot);
-    let slot: Option<SlotRecord> = crate::record::read(state, &key)?;
+    let slot: Option<SlotRecord> = read(&*state, &key)?;
     match slot {
         None => return Err(wrong("there is no such slot".into())),
         Some(slot) if slot.release.is_some() => {

@@ -35,7 +35,7 @@ pub mod rehearsal;
 pub use apply::{MAX_COUNT, apply_block, seed};
 pub use block::{BlockError, BlockInput, BlockOutput};
 pub use due::{WAVE_PULSE_MS, due};
-pub use genesis::{GenesisError, genesis_writes};
+pub use genesis::{GenesisError, fork_writes, genesis_writes};
 pub use host::{
     DappCall, DappContext, DappEntry, DappFailure, DappHost, DappResult, Migration, Verdict,
 };

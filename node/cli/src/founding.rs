@@ -199,6 +199,7 @@ pub fn genesis(
         accounts: plan.accounts.clone(),
         chain_name: plan.chain_name.clone(),
         dapps,
+        fork: None,
         kernel: KERNEL,
         operators: plan.operators.clone(),
         policy: serde_json::to_value(&plan.policy)?,
@@ -221,11 +222,17 @@ fn manifest(admitted: &Admitted) -> Result<Value> {
 /// Makes the ledger and the state of a home from a genesis, and stores the releases that it admits.
 pub fn found(home: &Home, genesis: &Genesis, admitted: &[Admitted]) -> Result<ChainId> {
     let chain = instar_node::core::open::create(home, genesis)?;
+    store_releases(home, admitted)?;
+    Ok(chain)
+}
+
+/// Stores releases in a home's block store, and pins them.
+pub fn store_releases(home: &Home, admitted: &[Admitted]) -> Result<()> {
     let store = BlockStore::open(&home.blocks())?;
     for release in admitted {
         store_release(&store, release)?;
     }
-    Ok(chain)
+    Ok(())
 }
 
 fn store_release(store: &BlockStore, admitted: &Admitted) -> Result<()> {

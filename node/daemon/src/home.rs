@@ -5,6 +5,8 @@
 //! token            the API's write token, mode 0600
 //! keys/            one file a purpose
 //! ledger.git/      the chain, a bare SHA-256 git repository
+//! mother.git       of a fork: its mother's history, unless that is read from elsewhere
+//! mother.state     of a fork: its mother's state where it begins, for those who join later
 //! state.redb       the authenticated state
 //! base.json        what a node that came by a snapshot began with
 //! joining/         a snapshot that is on its way
@@ -172,6 +174,14 @@ impl Home {
     /// The git repository.
     pub fn ledger(&self) -> PathBuf {
         self.0.join("ledger.git")
+    }
+    /// Of a fork: a repository with its mother's history.
+    pub fn mother_history(&self) -> PathBuf {
+        self.0.join("mother.git")
+    }
+    /// Of a fork: a dump of its mother's state.
+    pub fn mother_state(&self) -> PathBuf {
+        self.0.join("mother.state")
     }
     /// The state's store.
     pub fn state(&self) -> PathBuf {

@@ -73,6 +73,7 @@ impl World {
             accounts: Default::default(),
             chain_name: "lanes".into(),
             dapps: Vec::new(),
+            fork: None,
             kernel: 1,
             operators: Vec::new(),
             policy: serde_json::to_value(policy).unwrap(),

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::grammar::{self, GrammarError};
+use crate::light::SignedHeader;
+use crate::oid::Oid;
 use crate::validators::{Validator, ValidatorSet, ValidatorSetError};
 
 /// The largest `genesis.json`, in bytes.
@@ -75,6 +77,56 @@ pub struct GenesisRelease {
     pub slot: String,
 }
 
+/// Where a fork leaves its mother. The genesis commit of a fork has the mother's block as its parent, so that the mother's
+/// history is the fork's too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenesisFork {
+    /// The dapps whose part of the mother's state the fork starts with, sorted by name.
+    pub dapps: Vec<String>,
+    /// The mother's block, as a light checker of the mother takes it: the block's own certificate can't stand in a clone of
+    /// the fork otherwise, since it stands in the mother's next block.
+    pub header: SignedHeader,
+}
+
+impl GenesisFork {
+    /// The mother's block: the parent of the fork's genesis commit.
+    pub fn block(&self) -> Oid {
+        self.header.certificate.block
+    }
+
+    /// The mother.
+    pub fn mother(&self) -> &ChainId {
+        &self.header.header.chain
+    }
+
+    /// The mother's height.
+    pub fn height(&self) -> u64 {
+        self.header.header.height
+    }
+
+    /// What can be said of it without the mother's validators: whether they certified the block is for whoever knows them.
+    pub(crate) fn check(&self, time_ms: u64) -> Result<(), GrammarError> {
+        let contradiction = |why| Err(GrammarError::Contradiction(why));
+        let header = &self.header.header;
+        if header.height == 0 || header.height != self.header.certificate.height {
+            return contradiction("the certificate is of another height than the mother's header");
+        }
+        if self.header.block_id()? != self.block() {
+            return contradiction("the certificate is of another block than the mother's header");
+        }
+        if time_ms <= header.time_ms {
+            return contradiction(
+                "a fork begins later than the block that it leaves its mother at",
+            );
+        }
+        if !self.dapps.is_sorted_by(|a, b| a < b) {
+            return contradiction("the dapps that are taken over are not sorted");
+        }
+        Ok(())
+    }
+}
+
 /// What a chain starts with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -85,6 +137,9 @@ pub struct Genesis {
     pub chain_name: String,
     /// The dapps that are registered from the start, sorted by name.
     pub dapps: Vec<GenesisDapp>,
+    /// Where it leaves its mother, if it is a fork.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fork: Option<GenesisFork>,
     /// The consensus kernel.
     pub kernel: u32,
     /// Operators without a validator.

@@ -16,7 +16,7 @@ pub use lane::{
     LanePayload, Signatures, SignedLaneCommit, entries_jsonl, read_entries, read_lane_commit,
     read_lane_commit_with, single_file_tree,
 };
-pub use root::{genesis_commit, genesis_objects, read_genesis};
+pub use root::{genesis_commit, genesis_objects, is_genesis, read_genesis};
 
 use instar_attest::key::SignatureError;
 use instar_attest::{ChainId, json::JsonError};

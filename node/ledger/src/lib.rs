@@ -38,7 +38,9 @@ mod journal;
 pub use block::{Block, BlockDraft, Header};
 pub use certificate::{Certificate, CertificateError, CommitSignature};
 pub use entry::{Entry, EntryError, MAX_ENTRY_BYTES};
-pub use genesis::{Genesis, GenesisDapp, GenesisOperator, GenesisRelease, GenesisValidator, Keys};
+pub use genesis::{
+    Genesis, GenesisDapp, GenesisFork, GenesisOperator, GenesisRelease, GenesisValidator, Keys,
+};
 pub use lane::{DeviceId, Lane, LaneCommit, LaneRange};
 pub use mark::{Mark, MarkError, MarkFile};
 pub use oid::Oid;

@@ -128,13 +128,16 @@ pub enum LightError {
 impl SignedHeader {
     /// The id of the block that this header makes.
     pub fn block(&self) -> Result<Oid, LightError> {
-        let id = grammar::light_block_id(
+        Ok(self.block_id()?)
+    }
+
+    pub(crate) fn block_id(&self) -> Result<Oid, GrammarError> {
+        grammar::light_block_id(
             &self.header,
             self.entries,
             self.previous.as_ref(),
             &self.receipts,
-        )?;
-        Ok(id)
+        )
     }
 
     /// Checks that the header is the block of its certificate. Says nothing of who signed.

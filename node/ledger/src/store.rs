@@ -85,6 +85,9 @@ struct Writer {
 pub struct OpenOptions {
     /// The high-water mark of the own lane, outside the repository. Without it nothing can be appended.
     pub lane_mark: Option<PathBuf>,
+    /// For a new fork, the repository that has the mother's history. It is read in its place, not copied, so it has to stay
+    /// there.
+    pub mother: Option<PathBuf>,
 }
 
 /// Why the store did not do what was asked.
@@ -208,6 +211,14 @@ pub enum StoreError {
     /// Another process writes this store.
     #[error("{0} is in use by another process")]
     Locked(PathBuf),
+    /// A fork without its mother's history.
+    #[error("the mother's block {block} is not in {}: fetch the mother's history there first", .path.display())]
+    NoMother {
+        /// The block that the fork stands on.
+        block: Oid,
+        /// Where it was looked for.
+        path: PathBuf,
+    },
     /// A clone opened for reading.
     #[error("this clone was opened for reading only")]
     ReadOnly,

@@ -8,6 +8,7 @@
 //!
 //! This room knows no rule of the state machine, no block grammar and no network: it keeps keys and values.
 
+pub mod dump;
 pub mod error;
 pub mod fork;
 pub mod keys;
@@ -21,6 +22,7 @@ mod prune;
 mod rows;
 mod tree;
 
+pub use dump::{DumpError, MAX_DUMP_BYTES, read_dump, write_dump};
 pub use error::StoreError;
 pub use fork::{Fork, root_of_snapshot};
 pub use proof::{ProofError, Proven};

@@ -134,6 +134,7 @@ impl World {
                 manifest: json!({}),
                 name: DAPP.into(),
             }],
+            fork: None,
             kernel: 1,
             operators: Vec::new(),
             policy: serde_json::to_value(Policy::default()).expect("a policy is JSON"),

@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_imports, clippy::unwrap_used)]
 
 pub mod forge;
+mod forked;
 mod governed;
 mod releases;
 
@@ -108,6 +109,8 @@ pub struct Chain {
     pub signers: usize,
     /// Whose key signs the first validator's lane.
     pub lane_key: usize,
+    /// The time of its genesis.
+    pub time_ms: u64,
 }
 
 impl Chain {
@@ -115,6 +118,7 @@ impl Chain {
         let dir = tempfile::tempdir().unwrap();
         let options = OpenOptions {
             lane_mark: Some(dir.path().join("lane.mark")),
+            mother: None,
         };
         let genesis = genesis();
         let path = dir.path().join("ledger.git");
@@ -138,6 +142,7 @@ impl Chain {
             falsify: None,
             signers: 3,
             lane_key: 0,
+            time_ms: TIME_MS,
         }
     }
 
@@ -169,7 +174,7 @@ impl Chain {
                         &key("lane", self.lane_key),
                         &lane(),
                         entries,
-                        TIME_MS / 1000 + height,
+                        self.time_ms / 1000 + height,
                     )
                     .unwrap(),
             ],
@@ -178,7 +183,7 @@ impl Chain {
         let input = BlockInput {
             chain: self.chain,
             height,
-            time_ms: TIME_MS + height * 1000,
+            time_ms: self.time_ms + height * 1000,
             parent,
             proposer: key("consensus", 0).public(),
             previous: previous.as_ref(),
@@ -213,7 +218,7 @@ impl Chain {
             protocol: output.protocol,
             receipts: receipt::digest(&receipts).unwrap(),
             state_root,
-            time_ms: TIME_MS + height * 1000,
+            time_ms: self.time_ms + height * 1000,
             validators: output.validators.digest(),
         };
         let draft = BlockDraft {

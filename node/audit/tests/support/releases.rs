@@ -136,6 +136,7 @@ pub(super) fn genesis() -> Genesis {
             manifest: json!({}),
             name: "coin".into(),
         }],
+        fork: None,
         kernel: 1,
         operators: vec![GenesisOperator {
             account: key("account", 9).public(),

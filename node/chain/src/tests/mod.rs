@@ -5,6 +5,7 @@ mod bounds;
 mod dapps;
 mod determinism;
 mod evidence;
+mod forks;
 mod gates;
 mod govern;
 mod govern_random;

@@ -229,6 +229,7 @@ impl World {
                 manifest: json!({}),
                 name: "coin".into(),
             }],
+            fork: None,
             kernel: 1,
             operators: vec![GenesisOperator {
                 account: developer.public(),

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use instar_attest::Purpose;
+use instar_attest::{ChainId, Purpose};
+use instar_chain::{GenesisError, Writes};
 use instar_ledger::store::OpenOptions;
 use instar_ledger::{Certificate, Genesis, Header, Store, ValidatorSet};
 use instar_runtime::Runtime;
-use instar_state::StateStore;
+use instar_state::{Fork, StateStore};
 
 use super::base::Base;
 use super::{Core, CoreError, Head, OwnKeys, ledger_error, own_lane};
@@ -29,15 +30,65 @@ pub enum OpenError {
 }
 
 /// Makes the ledger and the state of a new home from a genesis.
-pub fn create(home: &Home, genesis: &Genesis) -> Result<instar_attest::ChainId, OpenError> {
+pub fn create(home: &Home, genesis: &Genesis) -> Result<ChainId, OpenError> {
+    create_with(home, genesis, None, |chain| {
+        instar_chain::genesis_writes(genesis, chain)
+    })
+}
+
+/// As [`create`], for a fork: `history` is a repository with the mother's blocks, which stays where it is, and the home
+/// has a dump of the mother's state.
+pub fn create_fork(home: &Home, genesis: &Genesis, history: &Path) -> Result<ChainId, OpenError> {
+    let mother = mother_state(home, genesis)?;
+    create_with(home, genesis, Some(history), |chain| {
+        instar_chain::fork_writes(genesis, chain, &mother)
+    })
+}
+
+/// The mother's state as a fork's home has it, if it is the one that the genesis names.
+pub fn mother_state(home: &Home, genesis: &Genesis) -> Result<Fork, OpenError> {
+    let refused = |why: String| OpenError::Genesis(why);
+    let Some(fork) = &genesis.fork else {
+        return Err(refused("it is of no fork".into()));
+    };
+    let state = read_mother_state(&home.mother_state())?;
+    let (got, expected) = (state.root(), fork.header.header.state_root);
+    if got != expected {
+        return Err(refused(format!(
+            "the state in {} has the root {got}, that of the mother at height {} is {expected}; get it from another node",
+            home.mother_state().display(),
+            fork.height(),
+        )));
+    }
+    Ok(state)
+}
+
+/// Reads a dump; whose state it is, its root has to show.
+pub fn read_mother_state(path: &Path) -> Result<Fork, OpenError> {
+    let refused =
+        |e: &dyn std::fmt::Display| OpenError::Genesis(format!("{}: {e}", path.display()));
+    let file = std::fs::File::open(path).map_err(|e| refused(&e))?;
+    instar_state::read_dump(std::io::BufReader::new(file)).map_err(|e| refused(&e))
+}
+
+fn create_with(
+    home: &Home,
+    genesis: &Genesis,
+    mother: Option<&Path>,
+    writes: impl FnOnce(&ChainId) -> Result<Writes, GenesisError>,
+) -> Result<ChainId, OpenError> {
     home.create()?;
-    let (mut store, chain) = Store::create_with(&home.ledger(), genesis, &options(&home.marks()))
-        .map_err(ledger_error)?;
+    let chain = genesis.chain_id().map_err(ledger_error)?;
+    let writes = writes(&chain).map_err(|e| OpenError::Genesis(e.to_string()))?;
+    let options = OpenOptions {
+        mother: mother.map(Path::to_owned),
+        ..options(&home.marks())
+    };
+    let (mut store, chain) =
+        Store::create_with(&home.ledger(), genesis, &options).map_err(ledger_error)?;
     store
         .begin_incarnation(&own_lane::first(&home.key(Purpose::Lane)?.public()))
         .map_err(ledger_error)?;
-    let writes = instar_chain::genesis_writes(genesis, &chain)
-        .map_err(|e| OpenError::Genesis(e.to_string()))?;
     let state = StateStore::open(&home.state()).map_err(CoreError::from)?;
     state.init(chain.into(), &writes).map_err(CoreError::from)?;
     Ok(chain)
@@ -156,6 +207,7 @@ impl Core {
 pub(crate) fn options(marks: &Path) -> OpenOptions {
     OpenOptions {
         lane_mark: Some(marks.join("lane")),
+        mother: None,
     }
 }
 

@@ -1,24 +1,45 @@
-//! The genesis commit: no parent, a tree with `genesis.json`. Its id is the chain's.
+//! The genesis commit: a tree with `genesis.json`, and no parent but the mother's block if the chain is a fork. Its id is
+//! the chain's.
 
 use super::{
     GENESIS_FILE, GrammarError, Kind, Loose, MAX_TIME_S, Object, commit_head, files_of, same,
     single_file_tree,
 };
-use crate::genesis::Genesis;
+use crate::genesis::{Genesis, GenesisFork};
 use crate::oid::Oid;
 
 const WHAT: &str = "genesis";
+/// What the author of a genesis commit, and of no other one, begins with.
+const AUTHOR: &str = "author instar <genesis@genesis.instar> ";
 
 /// The bytes of the genesis commit.
 pub fn genesis_commit(genesis: &Genesis, tree: &Oid) -> Vec<u8> {
+    let mother: Vec<Oid> = genesis.fork.iter().map(GenesisFork::block).collect();
     let head = commit_head(
         tree,
-        &[],
+        &mother,
         "instar",
         "genesis@genesis.instar",
         genesis.time_ms / 1000,
     );
-    format!("{head}\ngenesis {}\n", genesis.chain_name).into_bytes()
+    let mut text = format!("{head}\ngenesis {}\n", genesis.chain_name);
+    if let Some(fork) = &genesis.fork {
+        text += &format!(
+            "\nMother: {}\nMother-Height: {}\n",
+            fork.mother(),
+            fork.height()
+        );
+    }
+    text.into_bytes()
+}
+
+/// Whether a commit says that it is a genesis: a walk by first parents ends there, since what is below belongs to the
+/// mother. Read leniently; [`read_genesis`] decides.
+pub fn is_genesis(commit: &[u8]) -> bool {
+    let head_end = commit.windows(2).position(|w| w == b"\n\n");
+    commit[..head_end.unwrap_or(commit.len())]
+        .split(|b| *b == b'\n')
+        .any(|line| line.starts_with(AUTHOR.as_bytes()))
 }
 
 /// The objects of the genesis: commit, tree, blob.
@@ -38,6 +59,9 @@ pub fn genesis_objects(genesis: &Genesis) -> Result<[Object; 3], GrammarError> {
     }
     if genesis.time_ms / 1000 > MAX_TIME_S {
         return Err(broken("time"));
+    }
+    if let Some(fork) = &genesis.fork {
+        fork.check(genesis.time_ms)?;
     }
     let bytes = genesis.to_bytes().map_err(|source| GrammarError::Json {
         file: GENESIS_FILE,

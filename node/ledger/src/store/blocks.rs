@@ -238,6 +238,10 @@ pub(super) fn walk_trunk(
     let mut next = head;
     while !cut.contains(&next) {
         let bytes = objects.read(&next, Kind::Commit)?;
+        // Below a fork's genesis lies its mother's trunk.
+        if grammar::is_genesis(&bytes) {
+            break;
+        }
         let loose = Loose::read("block", &bytes)
             .map_err(|source| StoreError::Grammar { id: next, source })?;
         let Some(parent) = loose.parents.first() else {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use instar_attest::{ChainId, json};
@@ -15,7 +15,7 @@ use super::{
 use super::{base, blocks, flush, lanes};
 use crate::certificate::Certificate;
 use crate::genesis::Genesis;
-use crate::grammar;
+use crate::grammar::{self, Kind};
 use crate::journal::{Journal, MAX_RECORD_BYTES, RecordKind, Records};
 use crate::mark::{Mark, MarkFile};
 use crate::oid::Oid;
@@ -40,6 +40,11 @@ impl Store {
     ) -> Result<(Self, ChainId), StoreError> {
         let objects = grammar::genesis_objects(genesis)?;
         let chain = ChainId::from(objects[0].id);
+        // Looked for first, so that nothing is left behind where it is missing.
+        let mother = match &genesis.fork {
+            Some(fork) => Some(objects_of_mother(options.mother.as_deref(), &fork.block())?),
+            None => None,
+        };
         fs::create_dir_all(path).map_err(io_error(format!("making {}", path.display())))?;
         let mut entries = fs::read_dir(path).map_err(io_error(path.display().to_string()))?;
         if entries.next().is_some() {
@@ -60,12 +65,16 @@ impl Store {
         config.set_bool("core.logAllRefUpdates", false)?;
         // A clone over stateless HTTP may ask for a tip that has moved on since it was advertised.
         config.set_bool("uploadpack.allowAnySHA1InWant", true)?;
+        if let Some(mother) = &mother {
+            borrow(path, mother)?;
+        }
         fs::create_dir(path.join(PRIVATE_DIR)).map_err(io_error("making the private folder"))?;
         let mut store = Self {
             path: path.into(),
             chain,
             genesis: genesis.clone(),
-            objects: Objects::new(repo),
+            // Opened again, so that the library sees the mother's objects.
+            objects: Objects::new(open_repository(path)?),
             writer: Some(open_writer(path, options)?.0),
             lanes: BTreeMap::new(),
             first: 0,
@@ -284,6 +293,31 @@ fn open_writer(path: &Path, options: &OpenOptions) -> Result<(Writer, Records), 
         _lock: lock,
     };
     Ok((writer, records))
+}
+
+/// The folder with the mother's objects, in which the block is that the fork stands on.
+fn objects_of_mother(mother: Option<&Path>, block: &Oid) -> Result<PathBuf, StoreError> {
+    let missing = || StoreError::NoMother {
+        block: *block,
+        path: mother.unwrap_or(Path::new("any named repository")).into(),
+    };
+    let repo = open_repository(mother.ok_or_else(missing)?).map_err(|_| missing())?;
+    let objects = repo.path().join("objects").canonicalize();
+    Objects::new(repo)
+        .read(block, Kind::Commit)
+        .map_err(|_| missing())?;
+    objects.map_err(io_error("finding the mother's objects"))
+}
+
+/// Lets a fork's repository read the mother's objects where they are, as `git clone --shared` does (gitrepository-layout,
+/// `objects/info/alternates`).
+fn borrow(path: &Path, objects: &Path) -> Result<(), StoreError> {
+    let info = path.join("objects").join("info");
+    let mut line = objects.as_os_str().to_owned();
+    line.push("\n");
+    fs::create_dir_all(&info)
+        .and_then(|()| fs::write(info.join("alternates"), line.as_encoded_bytes()))
+        .map_err(io_error("naming the mother's objects"))
 }
 
 /// Opens exactly this folder: no search in parents, no configuration of the user.

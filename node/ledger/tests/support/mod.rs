@@ -48,6 +48,7 @@ pub fn genesis(name: &str) -> Genesis {
             manifest: json!({}),
             name: "coin".to_owned(),
         }],
+        fork: None,
         kernel: 1,
         operators: vec![],
         policy: json!({}),
@@ -230,6 +231,7 @@ pub fn mark_path(dir: &Path, i: usize) -> PathBuf {
 pub fn options(dir: &Path, i: usize) -> OpenOptions {
     OpenOptions {
         lane_mark: Some(mark_path(dir, i)),
+        mother: None,
     }
 }
 
