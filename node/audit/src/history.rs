@@ -139,7 +139,7 @@ impl History {
                 break;
             }
             let at = At::new("clone", format!("the trunk at {id}")).object(id);
-let commit = objects.read(&id, Kind::Commit).map_err(|e| match e {
+            let commit = objects.read(&id, Kind::Commit).map_err(|e| match e {
                 ObjectError::Missing { .. } if objects.is_shallow() => at.wrong(
                     "clone-shallow",
                     "the clone is shallow and begins after this block: it comes from a node that came by a \

@@ -1,5 +1,8 @@
 //! The node's HTTP API as the command line calls it: blocking, bounded, with errors that say what to do.
 
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -14,6 +17,8 @@ use serde_json::Value;
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
 /// How long an answer may take, beyond what a call itself asks to wait.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a download may take: a large state over a slow line.
+const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(3600);
 /// How long the node holds a question for a receipt before it answers that there is none yet.
 const RECEIPT_POLL: Duration = Duration::from_secs(10);
 
@@ -107,6 +112,34 @@ impl Client {
     pub fn find_bytes_within(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         let sent = self.agent.get(format!("{}{path}", self.base)).call();
         self.answer(path, sent, limit)
+    }
+
+    /// A GET whose answer becomes a file: of at most `max` bytes, however long it takes as long as something comes.
+    pub fn download(&self, path: &str, to: &Path, max: u64) -> Result<()> {
+        let asked = self
+            .agent
+            .get(format!("{}{path}", self.base))
+            .config()
+            .timeout_global(None)
+            .timeout_recv_response(Some(ANSWER_TIMEOUT))
+            .timeout_recv_body(Some(DOWNLOAD_TIMEOUT))
+            .build()
+            .call();
+        let mut response = match asked {
+            Ok(response) if response.status().is_success() => response,
+            other => {
+                self.answer(path, other, MAX_ANSWER_BYTES)?;
+                bail!("{}{path}: not found", self.base)
+            }
+        };
+        let mut file = File::create(to).with_context(|| to.display().to_string())?;
+        let mut body = response.body_mut().as_reader().take(max + 1);
+        let bytes = io::copy(&mut body, &mut file)
+            .with_context(|| format!("the answer of {}{path} broke off", self.base))?;
+        if bytes > max {
+            bail!("{}{path} answers with more than {max} bytes", self.base);
+        }
+        Ok(())
     }
 
     /// A GET of plain text.

@@ -11,6 +11,7 @@ mod exit;
 pub mod founding;
 mod joining;
 mod light;
+mod mother;
 mod release;
 mod store;
 mod verbs;

@@ -13,7 +13,7 @@ use instar_state::StateStore;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::api::types::{BlockAnswer, EntryAnswer, Label, ReceiptAnswer, Role, Status};
+use crate::api::types::{BlockAnswer, EntryAnswer, Label, Mother, ReceiptAnswer, Role, Status};
 use crate::core::{Core, CoreError};
 use crate::fresh::Known;
 use crate::home::{Home, NodeConfig};
@@ -193,12 +193,18 @@ impl Node {
 
     /// The node's status.
     pub(crate) async fn status(self: &Arc<Self>) -> Result<Status, CoreError> {
-        let (head, history_from, pending, nil, validates, (lane, quarantined)) = self
+        let (head, history_from, pending, nil, validates, (lane, quarantined), mother) = self
             .with_core(|core| {
                 let (head, nil) = (core.head().clone(), core.nil_prevotes());
                 let lanes = core.lanes_status()?;
                 let (first, pending) = (core.first_height(), core.pending());
-                Ok::<_, CoreError>((head, first, pending, nil, core.is_validator(), lanes))
+                let mother = core.ledger().genesis().fork.as_ref().map(|fork| Mother {
+                    block: fork.block(),
+                    chain: *fork.mother(),
+                    height: fork.height(),
+                });
+                let validates = core.is_validator();
+                Ok::<_, CoreError>((head, first, pending, nil, validates, lanes, mother))
             })
             .await?;
         let release = self
@@ -222,6 +228,7 @@ impl Node {
             release,
             pid: std::process::id(),
             chain: self.chain,
+            mother,
             height: head.height,
             head: head.block,
             time_ms: head.time_ms,

@@ -212,7 +212,7 @@ pub enum StoreError {
     #[error("{0} is in use by another process")]
     Locked(PathBuf),
     /// A fork without its mother's history.
-    #[error("the mother's block {block} is not in {}: fetch the mother's history there first", .path.display())]
+    #[error("the mother's block {block} is not in {}, with all its history: fetch it there first", .path.display())]
     NoMother {
         /// The block that the fork stands on.
         block: Oid,

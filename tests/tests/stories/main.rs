@@ -4,6 +4,7 @@
 // Clippy knows tests by their attribute, which a harness of our own does not use.
 #![allow(clippy::unwrap_used)]
 
+mod forked;
 mod governed;
 mod held;
 mod late;
@@ -38,6 +39,7 @@ const STORIES: &[Story] = &[
         "a_chain_is_governed_and_a_device_said_two_things",
         governed::governed,
     ),
+    ("a_chain_is_forked_and_goes_its_own_way", forked::forked),
     (
         "a_fifth_node_comes_late_by_a_snapshot_and_becomes_a_validator",
         late::comes_late,

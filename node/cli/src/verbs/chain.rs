@@ -18,6 +18,8 @@ const DEFAULT_LOG: u64 = 10;
 pub enum Verb {
     /// Make a chain's genesis from what its operators agreed on, and a home that has it
     Init(super::init::Args),
+    /// Begin a chain of its own on a block of another one, with its history and its dapps' state
+    Fork(super::fork::Args),
     /// Make a home that follows a chain, from any node of it and the chain's id
     Join(super::join::Args),
     /// Say where the chain stands
@@ -61,6 +63,7 @@ pub struct LogArgs {
 pub fn run(verb: Verb) -> Result<()> {
     match verb {
         Verb::Init(args) => super::init::run(&args),
+        Verb::Fork(args) => super::fork::run(&args),
         Verb::Join(args) => super::join::run(&args),
         Verb::Status(args) => facts(args.json, &args.node.client()?.status()?, words),
         Verb::Log(args) => log(&args),
@@ -107,6 +110,12 @@ fn words(s: &Status) -> String {
             s.lane.lane,
             closed.since,
             closed.by.rule()
+        );
+    }
+    if let Some(mother) = &s.mother {
+        text += &format!(
+            "\nmother   {} at height {} ({})",
+            mother.chain, mother.height, mother.block
         );
     }
     for q in &s.quarantined {

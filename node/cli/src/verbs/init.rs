@@ -74,7 +74,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     // Rules that only the state machine knows are tried before anything is written.
     instar_chain::genesis_writes(&genesis, &id).map_err(|e| anyhow::anyhow!("the genesis: {e}"))?;
-    home.write_config(&config(args, own, &validators))?;
+    home.write_config(&config(args.http, own, &validators))?;
     founding::found(&home, &genesis, &admitted)?;
     let releases: Vec<_> = admitted
         .iter()
@@ -91,7 +91,7 @@ pub fn run(args: &Args) -> Result<()> {
     })
 }
 
-fn admitted(dirs: &[PathBuf], home: &Path) -> Result<Vec<Admitted>> {
+pub(super) fn admitted(dirs: &[PathBuf], home: &Path) -> Result<Vec<Admitted>> {
     let mut admitted = dirs
         .iter()
         .map(|dir| founding::admit_built(dir))
@@ -109,11 +109,15 @@ fn admitted(dirs: &[PathBuf], home: &Path) -> Result<Vec<Admitted>> {
     Ok(admitted)
 }
 
-fn config(args: &Args, own: &PublicValidator, validators: &[PublicValidator]) -> NodeConfig {
+pub(super) fn config(
+    http: SocketAddr,
+    own: &PublicValidator,
+    validators: &[PublicValidator],
+) -> NodeConfig {
     NodeConfig {
         auto_vote: AutoVoteSetting::OwnBuild,
         name: own.name.clone(),
-        http: args.http,
+        http,
         consensus: own.consensus.clone(),
         data: own.data.clone(),
         delta_patience_s: 0,

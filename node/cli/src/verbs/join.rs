@@ -14,9 +14,9 @@ use serde_json::json;
 
 use crate::client::Client;
 use crate::exit::{Negative, facts};
-use crate::founding;
 use crate::joining::{self, Joined, Sources, WORTH_BLOCKS};
 use crate::light::CheckpointArg;
+use crate::{founding, mother};
 
 /// Peers that are taken from a node's list; one that lists more is not asked to fill this node's configuration.
 const MAX_PEERS: usize = 256;
@@ -53,6 +53,9 @@ pub struct Args {
     /// The new home; keys that `instar key new --home` made there are kept
     #[arg(long, value_name = "DIR")]
     home: PathBuf,
+    /// For a fork: a ledger on this machine with its mother's history, which is read in its place; else it is fetched
+    #[arg(long, value_name = "PATH")]
+    share: Option<PathBuf>,
     /// What this node is called
     #[arg(long, default_value = "follower")]
     name: String,
@@ -78,9 +81,11 @@ pub fn run(args: &Args) -> Result<()> {
         "{} has a chain already; a chain is never made over another one",
         args.home.display()
     );
-    let (genesis, peers) = ask(args)?;
-    instar_chain::genesis_writes(&genesis, &args.id)
-        .map_err(|e| anyhow::anyhow!("the genesis: {e}"))?;
+    let (url, genesis, peers) = ask(args)?;
+    if genesis.fork.is_none() {
+        instar_chain::genesis_writes(&genesis, &args.id)
+            .map_err(|e| anyhow::anyhow!("the genesis: {e}"))?;
+    }
     let made_here = !home.key_file(Purpose::Consensus).exists();
     let keys = founding::make_keys(&home)?;
     // A key that was there may have signed in another home, so nothing is said of that.
@@ -100,7 +105,7 @@ pub fn run(args: &Args) -> Result<()> {
         states_kept: if args.archive { 0 } else { STATES_KEPT },
         snapshot_every: SNAPSHOT_EVERY,
     })?;
-    let joined = begin(args, &home, &genesis)?;
+    let joined = begin(args, &home, &genesis, &url)?;
     let snapshot = joined.as_ref().ok().map(|j| {
         let dropped: Vec<_> = j
             .dropped
@@ -135,12 +140,14 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// Joins by a snapshot; or makes a home that begins at genesis, and says why.
-fn begin(args: &Args, home: &Home, genesis: &Genesis) -> Result<Result<Joined, String>> {
+fn begin(args: &Args, home: &Home, genesis: &Genesis, url: &str) -> Result<Result<Joined, String>> {
     let trust = match &args.checkpoint {
         Some(checkpoint) => checkpoint.trust(),
         None => Trust::Chain(args.id),
     };
-    let why = if args.archive {
+    let why = if genesis.fork.is_some() {
+        "a fork begins with its mother's state and history".to_owned()
+    } else if args.archive {
         "--archive keeps all of it".to_owned()
     } else {
         let mut sources = Sources::ask(&args.url);
@@ -158,16 +165,22 @@ fn begin(args: &Args, home: &Home, genesis: &Genesis) -> Result<Result<Joined, S
         args.checkpoint.is_none(),
         "{why}; a checkpoint is of use for a join by snapshot alone"
     );
-    instar_node::core::open::create(home, genesis)?;
+    match genesis.fork {
+        None => drop(instar_node::core::open::create(home, genesis)?),
+        Some(_) => {
+            let client = Client::new(url, None);
+            mother::join(&client, home, genesis, args.share.as_deref())?;
+        }
+    }
     Ok(Err(why))
 }
 
 /// The genesis and the peers, from the first node that answers with the right chain.
-fn ask(args: &Args) -> Result<(Genesis, Vec<PeerAddress>)> {
+fn ask(args: &Args) -> Result<(String, Genesis, Vec<PeerAddress>)> {
     let mut failures = Vec::new();
     for url in &args.url {
         match ask_one(url, &args.id) {
-            Ok(found) => return Ok(found),
+            Ok((genesis, peers)) => return Ok((url.clone(), genesis, peers)),
             // Another chain is never taken for this one, and whoever named it should look again.
             Err(e) if e.is::<Negative>() => return Err(e),
             Err(e) => failures.push(format!("{e:#}")),

@@ -8,6 +8,7 @@ pub mod chain;
 pub mod dapp;
 pub mod delta;
 pub mod doctor;
+pub mod fork;
 pub mod get;
 pub mod govern;
 pub mod init;

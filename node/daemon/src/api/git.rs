@@ -16,9 +16,9 @@ use super::Refused;
 use crate::node::Shared;
 
 /// Pieces of a reply that wait for a slow reader; git stands still meanwhile.
-const PIECES_AHEAD: usize = 8;
+pub(super) const PIECES_AHEAD: usize = 8;
 /// Bytes of a piece.
-const PIECE_BYTES: usize = 64 << 10;
+pub(super) const PIECE_BYTES: usize = 64 << 10;
 /// How long a reader may take nothing before its clone is cut off, so that idle ones don't hold git processes.
 const READER_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -28,10 +28,10 @@ pub(crate) struct Service {
     service: String,
 }
 
-/// What git writes, handed to the connection piece by piece.
-struct Pieces {
-    to: mpsc::Sender<io::Result<Bytes>>,
-    runtime: Handle,
+/// What git, or an export of the state, writes, handed to the connection piece by piece.
+pub(super) struct Pieces {
+    pub to: mpsc::Sender<io::Result<Bytes>>,
+    pub runtime: Handle,
 }
 
 impl Write for Pieces {

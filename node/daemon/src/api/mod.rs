@@ -6,6 +6,7 @@ mod light;
 mod metrics;
 mod read;
 mod snapshots;
+mod state;
 mod sync;
 pub mod types;
 mod write;
@@ -81,6 +82,8 @@ pub(crate) fn router(node: Shared) -> Router {
         .route("/v1/peers", get(sync::peers))
         .route("/v1/head", get(sync::signed_head))
         .route("/v1/sync/{height}", get(sync::blocks))
+        .route("/v1/state/{height}", get(state::at))
+        .route("/v1/mother/state", get(state::of_mother))
         .route("/v1/rounds/{id}", get(read::round))
         .route("/v1/upgrades", get(read::upgrades))
         .route("/v1/upgrades/{id}", get(read::upgrade))

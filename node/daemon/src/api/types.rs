@@ -47,6 +47,9 @@ pub struct Status {
     pub pid: u32,
     /// The chain.
     pub chain: ChainId,
+    /// Where it left its mother, if it is a fork.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mother: Option<Mother>,
     /// Height of the newest final block.
     pub height: u64,
     /// Its id.
@@ -71,6 +74,17 @@ pub struct Status {
     pub nil_prevotes: BTreeMap<String, u64>,
     /// The newest reason.
     pub last_nil_reason: Option<String>,
+}
+
+/// Where a fork left its mother.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mother {
+    /// The mother's block that the fork's genesis stands on.
+    pub block: Oid,
+    /// The mother.
+    pub chain: ChainId,
+    /// The block's height on the mother.
+    pub height: u64,
 }
 
 /// The lane that a node appends to.

@@ -302,6 +302,10 @@ fn objects_of_mother(mother: Option<&Path>, block: &Oid) -> Result<PathBuf, Stor
         path: mother.unwrap_or(Path::new("any named repository")).into(),
     };
     let repo = open_repository(mother.ok_or_else(missing)?).map_err(|_| missing())?;
+    // A ledger that begins in the middle has the block, and not what it stands on.
+    if repo.is_shallow() {
+        return Err(missing());
+    }
     let objects = repo.path().join("objects").canonicalize();
     Objects::new(repo)
         .read(block, Kind::Commit)

@@ -143,6 +143,12 @@ fn words(verdict: &Verdict) -> String {
     if let Some(chain) = &verdict.chain {
         lines.push(format!("chain       {chain}"));
     }
+    for mother in verdict.forked_from.iter().rev() {
+        lines.push(format!(
+            "fork of     {} at height {}",
+            mother.chain, mother.height
+        ));
+    }
     if let Some(head) = &verdict.head {
         lines.push(format!("head        {} at height {}", head, verdict.height));
     }
