@@ -16,12 +16,12 @@ use crate::view::View;
 /// costs little, large enough that the way to the root is little beside it.
 pub const CHUNK_BYTES: usize = 128 << 10;
 
+/// Takes each chunk as it is made.
+pub type Emit<'a, E> = dyn FnMut(&Prefix, Vec<u8>) -> Result<(), E> + 'a;
+
 /// Hands every chunk of the state that `view` sees to `emit`, in an order of its own. They are a function of the state
 /// alone. `emit` may take its time: the view holds up no block.
-pub fn make<E: From<StoreError>>(
-    view: &View,
-    emit: &mut dyn FnMut(&Prefix, Vec<u8>) -> Result<(), E>,
-) -> Result<(), E> {
+pub fn make<E: From<StoreError>>(view: &View, emit: &mut Emit<'_, E>) -> Result<(), E> {
     let mut maker = Maker {
         view,
         emit,
@@ -51,9 +51,9 @@ enum Part {
     Cut,
 }
 
-struct Maker<'a, E> {
+struct Maker<'a, 'e, E> {
     view: &'a View,
-    emit: &'a mut dyn FnMut(&Prefix, Vec<u8>) -> Result<(), E>,
+    emit: &'a mut Emit<'e, E>,
     /// The hashes beside the way from the root to where the walk is.
     siblings: Vec<[u8; 32]>,
 }
@@ -110,7 +110,7 @@ impl Span<'_> {
     }
 }
 
-impl<E: From<StoreError>> Maker<'_, E> {
+impl<E: From<StoreError>> Maker<'_, '_, E> {
     fn emit(
         &mut self,
         prefix: &Prefix,

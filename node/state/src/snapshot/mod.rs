@@ -13,6 +13,6 @@ mod prefix;
 mod restore;
 
 pub use chunk::{Chunk, ChunkError, MAX_CHUNK_BYTES, check};
-pub use make::{CHUNK_BYTES, make};
+pub use make::{CHUNK_BYTES, Emit, make};
 pub use prefix::Prefix;
 pub use restore::{Restore, RestoreError};
