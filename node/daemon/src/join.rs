@@ -47,6 +47,19 @@ impl<'a> Joining<'a> {
         Base::read(&home.joining().join("base.json"))
     }
 
+    /// Removes what a join left that did not end, for a home that begins at genesis after all.
+    pub fn forget(home: &Home) -> Result<(), CoreError> {
+        if !home.joining().exists() || home.ledger().exists() {
+            return Ok(());
+        }
+        // Without a ledger beside it a state is what a killed join had moved.
+        match fs::remove_file(home.state()) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(ledger_error(e)),
+            _ => {}
+        }
+        remove(&home.joining())
+    }
+
     /// Begins with what a light check proved, or goes on if the last join was about the same block. What is left of
     /// another one is removed.
     pub fn begin(home: &'a Home, genesis: &'a Genesis, base: Base) -> Result<Self, CoreError> {

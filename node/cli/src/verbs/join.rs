@@ -165,6 +165,7 @@ fn begin(args: &Args, home: &Home, genesis: &Genesis, url: &str) -> Result<Resul
         args.checkpoint.is_none(),
         "{why}; a checkpoint is of use for a join by snapshot alone"
     );
+    instar_node::join::Joining::forget(home)?;
     match genesis.fork {
         None => drop(instar_node::core::open::create(home, genesis)?),
         Some(_) => {

@@ -11,20 +11,19 @@ use serde::Deserialize;
 
 use super::Refused;
 use crate::node::Shared;
-use crate::snapshots::{Offer, SnapshotList};
+use crate::snapshots::{Kept, Offer};
 
 /// About how many bytes of commits stand in one answer, before they are compressed; one always fits.
 const LEDGER_BYTES: usize = 4 << 20;
 /// How many commits are looked at for one answer: the core is locked meanwhile.
 const LEDGER_COMMITS: usize = 512;
 
-pub(crate) async fn offers(State(node): State<Shared>) -> Result<Json<Vec<Offer>>, Refused> {
+pub(crate) async fn offers(State(node): State<Shared>) -> Json<Vec<Offer>> {
     let all = node.snapshots.all();
-    let offers: Result<Vec<Offer>, String> = all.iter().rev().map(|list| list.offer()).collect();
-    Ok(Json(offers.map_err(Refused::internal)?))
+    Json(all.iter().rev().map(|kept| kept.offer.clone()).collect())
 }
 
-fn find(node: &Shared, height: u64) -> Result<Arc<SnapshotList>, Refused> {
+fn find(node: &Shared, height: u64) -> Result<Arc<Kept>, Refused> {
     node.snapshots.of(height).ok_or_else(|| {
         Refused::not_found(format!("there is no snapshot of height {height} here"))
             .hint("GET /v1/snapshots has those that there are; old ones go when new ones come")
@@ -35,8 +34,7 @@ pub(crate) async fn list(
     State(node): State<Shared>,
     Path(height): Path<u64>,
 ) -> Result<Response, Refused> {
-    let list = find(&node, height)?;
-    let bytes = list.to_bytes().map_err(Refused::internal)?;
+    let bytes = find(&node, height)?.bytes.clone();
     Ok(([(header::CONTENT_TYPE, "application/json")], bytes).into_response())
 }
 
@@ -52,7 +50,8 @@ pub(crate) async fn ledger(
     Path(height): Path<u64>,
     Query(From { from }): Query<From>,
 ) -> Result<Response, Refused> {
-    let list = find(&node, height)?;
+    let kept = find(&node, height)?;
+    let list = &kept.list;
     let ids = list.commits.get(from..).filter(|ids| !ids.is_empty());
     let ids = ids
         .ok_or_else(|| Refused::not_found(format!("the list has {} commits", list.commits.len())))?

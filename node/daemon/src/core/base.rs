@@ -140,3 +140,132 @@ impl Base {
         Ok(base)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use instar_attest::{ChainId, Digest, SecretKey};
+    use instar_ledger::{Certificate, Header, Keys, Validator};
+
+    use super::*;
+
+    fn key(seed: u8) -> instar_attest::PublicKey {
+        SecretKey::from_seed(&[seed; 32]).public()
+    }
+
+    fn set(seed: u8) -> ValidatorSet {
+        let validator = Validator {
+            power: 1,
+            key: key(seed),
+        };
+        ValidatorSet::new(vec![validator]).unwrap()
+    }
+
+    fn header(height: u64, validators: &ValidatorSet) -> SignedHeader {
+        let block = Oid::from_bytes([height as u8; 32]);
+        SignedHeader {
+            certificate: Certificate {
+                block,
+                height,
+                round: 0,
+                signatures: vec![],
+            },
+            entries: 0,
+            header: Header {
+                chain: ChainId::from_bytes([1; 32]),
+                dapps: BTreeMap::new(),
+                height,
+                kernel: 1,
+                lanes: vec![],
+                left_out: vec![],
+                parent: block,
+                proposer: key(1),
+                protocol: 1,
+                receipts: Digest::of(b"receipts"),
+                state_root: Digest::of(b"state"),
+                time_ms: height,
+                validators: validators.digest(),
+            },
+            previous: None,
+            receipts: block,
+        }
+    }
+
+    fn change(height: u64, seed: u8) -> Change {
+        Change {
+            at: header(height, &set(seed)),
+            validators: set(seed),
+        }
+    }
+
+    fn genesis() -> Genesis {
+        let keys = Keys {
+            account: key(1),
+            builder: key(1),
+            consensus: key(1),
+            lane: key(1),
+        };
+        Genesis {
+            accounts: BTreeMap::new(),
+            chain_name: "test".into(),
+            dapps: vec![],
+            kernel: 1,
+            operators: vec![],
+            policy: serde_json::json!({}),
+            protocol: 1,
+            releases: vec![],
+            time_ms: 0,
+            validators: vec![instar_ledger::GenesisValidator {
+                keys,
+                name: "v".into(),
+                operator: "o".into(),
+                power: 1,
+            }],
+        }
+    }
+
+    #[test]
+    fn the_set_of_a_height_is_the_newest_change_at_or_below_it() {
+        let changes = vec![change(10, 2), change(20, 3)];
+        let base = Base::new(None, changes, header(30, &set(3)));
+        let after = |height| base.validators_after(height, &genesis()).unwrap().unwrap();
+        assert_eq!(after(0), set(1));
+        assert_eq!(after(9), set(1));
+        assert_eq!(after(10), set(2));
+        assert_eq!(after(19), set(2));
+        assert_eq!(after(29), set(3));
+        assert_eq!((base.height(), base.known_from()), (30, 0));
+        assert!(base.header_of(20).is_some() && base.header_of(30).is_some());
+        assert!(base.header_of(21).is_none());
+    }
+
+    #[test]
+    fn below_a_checkpoint_nothing_is_known() {
+        let checkpoint = Checkpoint {
+            header: header(15, &set(2)),
+            validators: set(2),
+        };
+        let base = Base::new(Some(checkpoint), vec![change(20, 3)], header(30, &set(3)));
+        let after = |height| base.validators_after(height, &genesis()).unwrap();
+        assert_eq!(after(14), None);
+        assert_eq!(after(15), Some(set(2)));
+        assert_eq!(after(20), Some(set(3)));
+        assert_eq!(base.known_from(), 15);
+    }
+
+    #[test]
+    fn the_file_is_read_back_and_another_format_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("base.json");
+        assert_eq!(Base::read(&path).unwrap(), None);
+        let base = Base::new(None, vec![change(10, 2)], header(30, &set(2)));
+        base.write(&path).unwrap();
+        assert_eq!(Base::read(&path).unwrap(), Some(base));
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace(FORMAT, "instar-base-v9")).unwrap();
+        assert!(Base::read(&path).is_err());
+        fs::write(&path, "{}").unwrap();
+        assert!(Base::read(&path).is_err());
+    }
+}

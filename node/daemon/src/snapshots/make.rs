@@ -13,8 +13,8 @@ use instar_chunks::{BlockError, Blocks as _, Cid};
 use instar_ledger::Oid;
 use instar_state::{StoreError, snapshot};
 
-use super::SNAPSHOTS_KEPT;
 use super::list::{ChunkAt, SnapshotList};
+use super::{Kept, SNAPSHOTS_KEPT};
 use crate::home::write_whole;
 use crate::node::Node;
 
@@ -33,7 +33,7 @@ impl From<StoreError> for Failed {
 }
 
 /// Makes the snapshot of a height, keeps it under a pin, lists it, and lets the oldest go.
-pub(super) fn make(node: &Node, height: u64) -> Result<Arc<SnapshotList>, String> {
+pub(super) fn make(node: &Node, height: u64) -> Result<Arc<Kept>, String> {
     let words = |e: &dyn std::fmt::Display| e.to_string();
     // Nothing of it is collected before the pin is there.
     let lease = node.blocks.lease();
@@ -70,34 +70,30 @@ pub(super) fn make(node: &Node, height: u64) -> Result<Arc<SnapshotList>, String
     append
         .commit_pinned(&list.pin_name(), &folder)
         .map_err(|e| words(&e))?;
-    write_whole(&file_of(node, height), &list.to_bytes()?).map_err(|e| words(&e))?;
-    let list = Arc::new(list);
+    let made = Arc::new(Kept::new(list)?);
+    write_whole(&file_of(node, height), &made.bytes).map_err(|e| words(&e))?;
     drop(lease);
     let (gone, kept) = {
         let mut all = node.snapshots.lock();
-        all.push(Arc::clone(&list));
+        all.push(Arc::clone(&made));
         let old = all.len().saturating_sub(SNAPSHOTS_KEPT);
-        let gone: Vec<Arc<SnapshotList>> = all.drain(..old).collect();
+        let gone: Vec<Arc<Kept>> = all.drain(..old).collect();
         (gone, all.clone())
     };
     if let Err(why) = forget(node, &gone, &kept) {
         // What stays takes space and does no harm.
         tracing::warn!(why, "an old snapshot was not removed");
     }
-    Ok(list)
+    Ok(made)
 }
 
 /// Removes old snapshots: what stands in no kept one. Nobody else pins chunks of a state.
-fn forget(
-    node: &Node,
-    gone: &[Arc<SnapshotList>],
-    kept: &[Arc<SnapshotList>],
-) -> Result<(), String> {
+fn forget(node: &Node, gone: &[Arc<Kept>], kept: &[Arc<Kept>]) -> Result<(), String> {
     if gone.is_empty() {
         return Ok(());
     }
     let mut blocks = BTreeSet::new();
-    for list in gone {
+    for Kept { list, .. } in gone.iter().map(Arc::as_ref) {
         match fs::remove_file(file_of(node, list.height)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.to_string()),
             _ => {}
@@ -107,7 +103,7 @@ fn forget(
             .map_err(|e| e.to_string())?;
         blocks.extend(list.blocks()?);
     }
-    for list in kept {
+    for Kept { list, .. } in kept.iter().map(Arc::as_ref) {
         for cid in list.blocks()? {
             blocks.remove(&cid);
         }

@@ -17,8 +17,26 @@ use crate::node::Shared;
 /// How many snapshots are kept: the newest, and the one before for those who are in the middle of it.
 const SNAPSHOTS_KEPT: usize = 2;
 
+/// A snapshot with what is answered about it, worked out once: anybody may ask at any rate.
+pub(crate) struct Kept {
+    pub list: SnapshotList,
+    pub offer: Offer,
+    /// The canonical bytes of the list.
+    pub bytes: bytes::Bytes,
+}
+
+impl Kept {
+    fn new(list: SnapshotList) -> Result<Self, String> {
+        Ok(Self {
+            offer: list.offer()?,
+            bytes: list.to_bytes()?.into(),
+            list,
+        })
+    }
+}
+
 /// The snapshots on offer, newest last.
-pub(crate) struct Snapshots(Mutex<Vec<Arc<SnapshotList>>>);
+pub(crate) struct Snapshots(Mutex<Vec<Arc<Kept>>>);
 
 impl Snapshots {
     /// Those that an earlier process made and whose pin is there. What is left of others is removed.
@@ -26,46 +44,48 @@ impl Snapshots {
         let folder = home.snapshots();
         fs::create_dir_all(&folder)?;
         let pins = blocks.pins().map_err(std::io::Error::other)?;
-        let mut found: Vec<Arc<SnapshotList>> = Vec::new();
+        let mut found: Vec<Arc<Kept>> = Vec::new();
         for entry in fs::read_dir(&folder)? {
             let path = entry?.path();
-            let list = fs::read(&path)
+            let kept = fs::read(&path)
                 .ok()
                 .and_then(|bytes| SnapshotList::from_bytes(&bytes).ok())
-                .filter(|list| pins.iter().any(|(name, _)| *name == list.pin_name()));
-            match list {
-                Some(list) => found.push(Arc::new(list)),
+                .filter(|list| pins.iter().any(|(name, _)| *name == list.pin_name()))
+                .and_then(|list| Kept::new(list).ok());
+            match kept {
+                Some(kept) => found.push(Arc::new(kept)),
                 None => fs::remove_file(&path)?,
             }
         }
         // A pin without a list is what a crash left between the two.
-        let listed = |name: &str| found.iter().any(|list| list.pin_name() == name);
+        let listed = |name: &str| found.iter().any(|k| k.list.pin_name() == name);
         for (name, _) in pins {
             if name.starts_with(PINS) && !listed(&name) {
                 blocks.unpin(&name).map_err(std::io::Error::other)?;
             }
         }
-        found.sort_by_key(|list| list.height);
+        found.sort_by_key(|kept| kept.list.height);
         Ok(Self(Mutex::new(found)))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<SnapshotList>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Kept>>> {
         // The list is replaced as a whole, so that a panic elsewhere can't have left it half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All of them, newest last.
-    pub fn all(&self) -> Vec<Arc<SnapshotList>> {
+    pub fn all(&self) -> Vec<Arc<Kept>> {
         self.lock().clone()
     }
 
     /// The one of a height.
-    pub fn of(&self, height: u64) -> Option<Arc<SnapshotList>> {
-        self.lock().iter().find(|l| l.height == height).cloned()
+    pub fn of(&self, height: u64) -> Option<Arc<Kept>> {
+        let all = self.lock();
+        all.iter().find(|k| k.list.height == height).cloned()
     }
 
     fn newest(&self) -> u64 {
-        self.lock().last().map_or(0, |list| list.height)
+        self.lock().last().map_or(0, |kept| kept.list.height)
     }
 }
 
@@ -85,11 +105,11 @@ pub(crate) async fn snapshot_loop(node: Shared) {
             let making = Arc::clone(&node);
             let made = tokio::task::spawn_blocking(move || make::make(&making, at)).await;
             match made {
-                Ok(Ok(list)) => {
+                Ok(Ok(kept)) => {
                     tracing::info!(
                         height = at,
-                        chunks = list.chunks.len(),
-                        bytes = list.bytes(),
+                        chunks = kept.offer.chunks,
+                        bytes = kept.offer.bytes,
                         "a snapshot is on offer"
                     );
                     continue;
