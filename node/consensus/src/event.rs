@@ -63,4 +63,9 @@ pub enum Event {
         /// The newest final height.
         height: u64,
     },
+    /// The engine answered, as it is asked every few seconds. Whoever hears of it no more has an engine that hangs.
+    Alive {
+        /// Whether validators with more than two thirds of the power, this one among them, are connected.
+        quorum: bool,
+    },
 }

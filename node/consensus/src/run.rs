@@ -8,6 +8,7 @@ use std::time::Duration;
 use malachite_channel::{Channels, EngineHandle};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::app::Begin;
@@ -27,6 +28,9 @@ use crate::work::WorkSignal;
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a validator without a mark asks whom it has heard.
 const HEARING: Duration = Duration::from_millis(500);
+
+/// How often the engine is asked for a sign of life.
+const LIFE: Duration = Duration::from_secs(2);
 
 /// Why consensus ended.
 #[derive(Debug, thiserror::Error)]
@@ -182,6 +186,9 @@ impl Session<'_> {
         let mut engine_events = channels.events.subscribe();
         let mut hearing = interval(HEARING);
         hearing.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut life = interval(LIFE);
+        life.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut asked: Option<JoinHandle<()>> = None;
         let mut app = Begin {
             host,
             own: config.key.public(),
@@ -236,10 +243,28 @@ impl Session<'_> {
                         app.tell(Event::Following { until: Some(until) });
                     }
                 }
+                // One question at a time: an engine that hangs would be asked for ever.
+                _ = life.tick(), if asked.as_ref().is_none_or(JoinHandle::is_finished) => {
+                    let sign = standing::sign_of_life(
+                        channels.requests.clone(),
+                        channels.net_requests.clone(),
+                        app.members.clone(),
+                        app.own,
+                    );
+                    let events = events.clone();
+                    asked = Some(tokio::spawn(async move {
+                        if let Some(event) = sign.await {
+                            let _ = events.try_send(event);
+                        }
+                    }));
+                }
                 _ = stop.wait_for(|stop| *stop) => break Ok(false),
                 _ = &mut handle.handle => break Err(RunError::Stopped),
             }
         };
+        if let Some(asked) = asked {
+            asked.abort();
+        }
         // The engine's last words may still be unread.
         while let Ok(event) = engine_events.try_recv() {
             app.observe(event);

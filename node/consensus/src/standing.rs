@@ -7,13 +7,16 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use malachite_channel::NetworkRequest;
+use instar_attest::PublicKey;
+use malachite_channel::{ConsensusRequest, NetworkRequest};
 use malachite_types::{Validator as _, ValidatorSet as _};
 use tokio::sync::mpsc;
 
 use crate::app::App;
 use crate::config::Config;
+use crate::context::{Ctx, Members};
 use crate::engine::WAL_NAME;
+use crate::event::Event;
 use crate::host::Host;
 use crate::marks::{Found, Marks};
 use crate::run::RunError;
@@ -123,16 +126,37 @@ pub(crate) fn highest_of<H: Host>(
         heard.insert(key);
         highest = highest.max(tip);
     }
-    let (mut power, mut missing) = (0, 0);
-    for member in app.members.iter() {
-        if heard.contains(member.public_key().as_bytes().as_slice()) {
-            power += member.voting_power();
-        } else if *member.public_key() != app.own {
-            missing += 1;
-        }
-    }
-    let quorum = u128::from(power) * 3 > u128::from(app.members.total_voting_power()) * 2;
-    (quorum || missing == 0).then_some(highest)
+    let missing = app.members.iter().any(|member| {
+        let key = member.public_key();
+        *key != app.own && !heard.contains(key.as_bytes().as_slice())
+    });
+    (!missing || is_quorum(&app.members, &heard)).then_some(highest)
+}
+
+/// Whether validators with these consensus keys have more than two thirds of the power.
+pub(crate) fn is_quorum(members: &Members, keys: &BTreeSet<Vec<u8>>) -> bool {
+    let power: u64 = members
+        .iter()
+        .filter(|member| keys.contains(member.public_key().as_bytes().as_slice()))
+        .map(|member| member.voting_power())
+        .sum();
+    u128::from(power) * 3 > u128::from(members.total_voting_power()) * 2
+}
+
+/// Asks the engine for a sign of life, and the network who is connected; whoever does not answer is not waited for here.
+pub(crate) async fn sign_of_life(
+    requests: mpsc::Sender<ConsensusRequest<Ctx>>,
+    network: mpsc::Sender<NetworkRequest>,
+    members: Members,
+    own: PublicKey,
+) -> Option<Event> {
+    ConsensusRequest::dump_state(&requests).await.ok()?;
+    let dump = NetworkRequest::dump_state(&network).await.ok()?;
+    let peers = dump.into_iter().flat_map(|dump| dump.peers.into_values());
+    let mut keys: BTreeSet<Vec<u8>> = peers.filter_map(|p| p.consensus_public_key).collect();
+    keys.insert(own.as_bytes().to_vec());
+    let quorum = is_quorum(&members, &keys);
+    Some(Event::Alive { quorum })
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Lanes between nodes: what this node appends goes out at once, and again until a block has merged it.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use instar_ledger::Lane;
@@ -96,11 +97,10 @@ pub(crate) async fn again_loop(node: Shared) {
             }
         }
         last_height = height;
-        if node
-            .with_core(|core| core.has_work(now_ms()))
-            .await
-            .unwrap_or(true)
-        {
+        let work = node.with_core(|core| core.has_work(now_ms())).await;
+        let work = work.unwrap_or(true);
+        node.signs.work.store(work, Ordering::Relaxed);
+        if work {
             node.work.notify();
         }
     }

@@ -90,6 +90,9 @@ pub struct NodeConfig {
     /// The DHT to look for releases in that no peer of the chain has, and to announce what this node has; none by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dht: Option<DhtConfig>,
+    /// Seconds after which a node that is stuck ends itself, to be started again; 0: never.
+    #[serde(default = "stuck_after_s")]
+    pub stuck_after_s: u64,
     /// The other nodes.
     pub peers: Vec<PeerAddress>,
     /// HTTP APIs of nodes that final blocks are taken from while this node is no validator.
@@ -109,6 +112,10 @@ fn states_kept() -> u64 {
 
 fn snapshot_every() -> u64 {
     SNAPSHOT_EVERY
+}
+
+fn stuck_after_s() -> u64 {
+    crate::watchdog::DEFAULT_STUCK_S
 }
 
 /// What can be wrong with a home folder.

@@ -12,6 +12,7 @@ pub mod log;
 pub mod rehearse;
 pub mod run;
 pub mod snapshots;
+pub mod watchdog;
 
 mod announce;
 mod follow;

@@ -1,6 +1,7 @@
 //! One running node: the shared handle that the loops and the API hold.
 
 use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,6 +19,7 @@ use crate::core::{Core, CoreError};
 use crate::fresh::Known;
 use crate::home::{Home, NodeConfig};
 use crate::metrics::Metrics;
+use crate::watchdog::Signs;
 
 /// Entries that wait for the lane at most; past that the API says so.
 pub(crate) const MAX_QUEUE: usize = 10_000;
@@ -76,6 +78,7 @@ pub struct Node {
     pub(crate) fresh: Known,
     /// Where the time goes.
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) signs: Signs,
 }
 
 /// Milliseconds since 1970 by this machine's clock.
@@ -89,11 +92,13 @@ pub(crate) fn now_ms() -> u64 {
 impl Node {
     /// The core, locked. Callers are on threads that may block.
     pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
-        self.core.lock().unwrap_or_else(|_| {
+        let core = self.core.lock().unwrap_or_else(|_| {
             // A panic while the core was being changed leaves it in a state that nobody can vouch for.
             eprintln!("fatal: a thread panicked while it changed the node's state; the process ends and starts again from disk");
             std::process::abort()
-        })
+        });
+        self.signs.core.fetch_add(1, Ordering::Relaxed);
+        core
     }
 
     /// The newest final state.

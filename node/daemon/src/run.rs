@@ -17,6 +17,7 @@ use crate::deltas::{Maker, MayAsk};
 use crate::home::{Home, HomeError};
 use crate::node::{MAX_QUEUE, Node, Shared};
 use crate::snapshots::{self, Snapshots};
+use crate::watchdog::{self, Signs};
 use crate::{announce, api, follow, fresh, gossip, host, supervised, upgrade};
 
 /// What a node is started with.
@@ -44,6 +45,9 @@ pub enum NodeError {
     /// The data swarm.
     #[error("the data swarm: {0}")]
     Data(String),
+    /// The watchdog's thread.
+    #[error("the watchdog did not start")]
+    Watchdog(#[source] std::io::Error),
     /// Consensus ended.
     #[error("consensus: {0}")]
     Consensus(String),
@@ -133,6 +137,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
         stop,
         fresh: Default::default(),
         metrics: Arc::clone(&core.metrics),
+        signs: Signs::default(),
         home,
         config,
         core: Mutex::new(core),
@@ -145,6 +150,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
         })?;
     tracing::info!(chain = %node.chain, height = node.height(), http = %node.config.http, "node starts");
 
+    watchdog::watch(&node).map_err(NodeError::Watchdog)?;
     let _reporter = supervised::report_health(&node);
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(gossip::lane_loop(Arc::clone(&node), queue));
@@ -156,6 +162,9 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
         tasks.spawn(announce::pins(node.peer.clone(), Arc::clone(&node.blocks)));
     }
     tasks.spawn(snapshots::snapshot_loop(Arc::clone(&node)));
+    tasks.spawn(watchdog::turn(Arc::clone(&node)));
+    let (events, told) = mpsc::channel(watchdog::MAX_EVENTS);
+    tasks.spawn(watchdog::count(Arc::clone(&node), told));
     let router = api::router(Arc::clone(&node));
     tasks.spawn(async move {
         if let Err(e) = axum::serve(listener, router).await {
@@ -166,10 +175,12 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     let work = node.work.clone();
     let engine = async {
         follow::until_validator(&node).await;
-        instar_consensus::run(
+        node.signs.engine_begins();
+        instar_consensus::run_with_events(
             consensus,
             host::NodeHost(Arc::clone(&node)),
             work,
+            events,
             node.stop.subscribe(),
         )
         .await

@@ -63,6 +63,7 @@ pub fn lay_out(dir: &Path, names: &[String]) -> Result<Vec<Validator>> {
             data: address(i).data,
             delta_patience_s: 0,
             dht: None,
+            stuck_after_s: instar_node::watchdog::DEFAULT_STUCK_S,
             peers: (0..names.len()).filter(|j| *j != i).map(address).collect(),
             follow: Vec::new(),
             states_kept: STATES_KEPT,

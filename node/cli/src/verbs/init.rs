@@ -122,6 +122,7 @@ pub(super) fn config(
         data: own.data.clone(),
         delta_patience_s: 0,
         dht: None,
+        stuck_after_s: instar_node::watchdog::DEFAULT_STUCK_S,
         peers: validators
             .iter()
             .filter(|v| v.keys != own.keys)

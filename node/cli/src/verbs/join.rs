@@ -100,6 +100,7 @@ pub fn run(args: &Args) -> Result<()> {
         data: args.data.clone(),
         delta_patience_s: 0,
         dht: None,
+        stuck_after_s: instar_node::watchdog::DEFAULT_STUCK_S,
         peers,
         follow: args.url.clone(),
         states_kept: if args.archive { 0 } else { STATES_KEPT },

@@ -205,6 +205,7 @@ fn line(event: &Event) -> String {
         Event::Equivocation { height, validator } => format!("equivocation {height} {validator}"),
         Event::Following { until } => format!("following {until:?}"),
         Event::Idle { height } => format!("idle {height}"),
+        Event::Alive { quorum } => format!("alive {quorum}"),
     }
 }
 
