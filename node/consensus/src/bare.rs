@@ -283,15 +283,14 @@ impl<H: Host, S: Surroundings> Bare<H, S> {
             .expect("a session is open while nobody opens another one")
     }
 
-    /// The node behind it.
-    pub fn host(&self) -> &H {
-        let session = self.session.as_ref();
-        &session.expect("a session is open").hands.app.host
+    /// The node behind it; none once opening a session has failed, after which nothing more can be done with it.
+    pub fn host(&self) -> Option<&H> {
+        self.session.as_ref().map(|s| &s.hands.app.host)
     }
 
     /// The node behind it, to be changed.
-    pub fn host_mut(&mut self) -> &mut H {
-        &mut self.session().hands.app.host
+    pub fn host_mut(&mut self) -> Option<&mut H> {
+        self.session.as_mut().map(|s| &mut s.hands.app.host)
     }
 
     /// Whether it only follows for now.

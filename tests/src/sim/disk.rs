@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use instar_consensus::Medium;
 use instar_consensus::bare::Kept;
+use instar_ledger::Certificate;
 use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
 
@@ -62,6 +63,8 @@ pub struct Disk {
     off: bool,
     /// How many more writes and syncs there are before the power goes.
     fuse: Option<u32>,
+    /// What became final here since somebody last looked. It is told even where the power goes right after.
+    pub news: Vec<Certificate>,
     /// It says that it has synced, and has not.
     pub lies: bool,
 }

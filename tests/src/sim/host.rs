@@ -70,8 +70,6 @@ pub struct SimHost {
     pub(super) commits: BTreeMap<Oid, Arc<LaneCommit>>,
     pub(super) tails: BTreeMap<Lane, Vec<Arc<LaneCommit>>>,
     tested: BTreeMap<Oid, Tested>,
-    /// What became final since somebody last looked.
-    pub news: Vec<Certificate>,
     /// Why proposals were refused here, by rule.
     pub refused: BTreeMap<&'static str, u64>,
     /// Why it could not go on.
@@ -134,7 +132,6 @@ impl SimHost {
             commits: BTreeMap::new(),
             tails: BTreeMap::new(),
             tested: BTreeMap::new(),
-            news: Vec::new(),
             refused: BTreeMap::new(),
             fatal: None,
             trick: None,
@@ -359,7 +356,7 @@ impl SimHost {
             }
         }
         self.advance(&block);
-        self.news.push(certificate.clone());
+        lock(&self.disk).news.push(certificate.clone());
         Ok(())
     }
 

@@ -118,6 +118,7 @@ impl Node {
 
     /// The height of its head, if it runs.
     pub fn height(&self) -> Option<u64> {
-        self.bare.as_ref().map(|b| b.host().head.height)
+        let host = self.bare.as_ref()?.host()?;
+        Some(host.head.height)
     }
 }

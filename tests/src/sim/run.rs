@@ -7,15 +7,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use instar_consensus::RunError;
-use instar_consensus::bare::{Channel, Kept, Timer};
+use instar_consensus::bare::{Bare, Channel, Kept, Timer};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use super::attack::Liar;
 use super::check::{Checker, Invariant, Violation, broken};
 use super::disk::{Loss, lock};
+use super::host::SimHost;
 use super::lanes::LaneNews;
-use super::node::Node;
+use super::node::{Node, Outbox};
 use super::plan::{Fault, Plan};
 use super::world::VALIDATORS;
 use super::{Broken, Options};
@@ -305,9 +306,7 @@ impl Sim {
         &mut self,
         node: usize,
         boot: Option<u64>,
-        f: impl FnOnce(
-            &mut instar_consensus::bare::Bare<super::host::SimHost, super::node::Outbox>,
-        ) -> Result<(), RunError>,
+        f: impl FnOnce(&mut Bare<SimHost, Outbox>) -> Result<(), RunError>,
     ) -> Result<(), Violation> {
         let place = &mut self.nodes[node];
         if boot.is_some_and(|boot| boot != place.boot) {
@@ -317,7 +316,10 @@ impl Sim {
             return Ok(());
         };
         if self.liars.contains_key(&node) {
-            bare.host_mut().trick = Liar::next_trick(&mut self.rng);
+            let trick = Liar::next_trick(&mut self.rng);
+            if let Some(host) = bare.host_mut() {
+                host.trick = trick;
+            }
         }
         let result = f(bare);
         self.ended(node, result);
@@ -338,7 +340,7 @@ impl Sim {
             let Some(bare) = &mut self.nodes[node].bare else {
                 return Ok(());
             };
-            if !bare.is_idle() || !bare.host().has_work() {
+            if !bare.is_idle() || !bare.host().is_some_and(SimHost::has_work) {
                 return Ok(());
             }
             let result = bare.work();
@@ -347,10 +349,7 @@ impl Sim {
     }
 
     fn look_at_news(&mut self, node: usize) -> Result<(), Violation> {
-        let Some(bare) = &mut self.nodes[node].bare else {
-            return Ok(());
-        };
-        let news = std::mem::take(&mut bare.host_mut().news);
+        let news = std::mem::take(&mut lock(&self.nodes[node].disk).news);
         for certificate in news {
             let height = certificate.height;
             let block = certificate.block;
@@ -371,7 +370,7 @@ impl Sim {
     fn power_off(&mut self, node: usize) {
         self.count_refused(node);
         let bare = self.nodes[node].bare.take();
-        if let Some(why) = bare.and_then(|mut b| b.host_mut().fatal.take()) {
+        if let Some(why) = bare.and_then(|mut b| b.host_mut()?.fatal.take()) {
             self.note(|| format!("node {node} can't go on: {why}"));
             *self.summary.ended.entry(why).or_default() += 1;
         }
@@ -402,11 +401,11 @@ impl Sim {
     }
 
     fn count_refused(&mut self, node: usize) {
-        let Some(bare) = &self.nodes[node].bare else {
+        let Some(host) = self.nodes[node].bare.as_ref().and_then(Bare::host) else {
             return;
         };
         if !self.liars.contains_key(&node) {
-            for (rule, times) in &bare.host().refused {
+            for (rule, times) in &host.refused {
                 *self.summary.refused.entry(rule).or_default() += times;
             }
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use instar_consensus::bare::Output;
+use instar_consensus::bare::{Bare, Output};
 use instar_ledger::Entry;
 use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
@@ -21,10 +21,10 @@ impl Sim {
         match output {
             Output::Publish(channel, bytes) => {
                 self.checker.sent(channel, &bytes)?;
-                let sent = match (self.liars.get_mut(&node), &mut self.nodes[node].bare) {
-                    (Some(liar), Some(bare)) => {
-                        liar.publish(channel, &bytes, bare.host_mut(), &mut self.rng)
-                    }
+                let host = self.nodes[node].bare.as_mut();
+                let host = host.and_then(Bare::host_mut);
+                let sent = match (self.liars.get_mut(&node), host) {
+                    (Some(liar), Some(host)) => liar.publish(channel, &bytes, host, &mut self.rng),
                     _ => (0..VALIDATORS)
                         .filter(|to| *to != node)
                         .map(|to| (to, channel, bytes.clone()))
@@ -98,7 +98,7 @@ impl Sim {
             }
             Packet::Lane(news) => self.with(to, None, |bare| {
                 // A lane that is refused now comes again.
-                let _ = bare.host_mut().hear(&news);
+                let _ = bare.host_mut().map(|host| host.hear(&news));
                 Ok(())
             }),
         }
@@ -110,8 +110,7 @@ impl Sim {
         }
         self.at(self.now + TICK_MS, Event::Tick(node, boot));
         let mut news = Vec::new();
-        if let Some(bare) = &self.nodes[node].bare {
-            let host = bare.host();
+        if let Some(host) = self.nodes[node].bare.as_ref().and_then(Bare::host) {
             news.extend(
                 host.unmerged()
                     .iter()
@@ -145,8 +144,9 @@ impl Sim {
         let entry = Entry::sign(&world.chain, account, nonce, DAPP, body);
         let entry = entry.expect("this entry is of the grammar");
         let id = entry.id();
-        let appended = match &mut self.nodes[node].bare {
-            Some(bare) => bare.host_mut().append(vec![entry]),
+        let host = self.nodes[node].bare.as_mut();
+        let appended = match host.and_then(Bare::host_mut) {
+            Some(host) => host.append(vec![entry]),
             None => Err("off".into()),
         };
         match appended {
