@@ -56,6 +56,7 @@ fn found(dir: &Path) -> (Home, SocketAddr) {
         accounts: Default::default(),
         chain_name: "alone".into(),
         dapps: Vec::new(),
+        fork: None,
         kernel: 1,
         operators: Vec::new(),
         policy: serde_json::to_value(policy).unwrap(),

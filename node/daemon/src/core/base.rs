@@ -210,6 +210,7 @@ mod tests {
             accounts: BTreeMap::new(),
             chain_name: "test".into(),
             dapps: vec![],
+            fork: None,
             kernel: 1,
             operators: vec![],
             policy: serde_json::json!({}),
