@@ -1,5 +1,8 @@
 //! A node that is really stuck: its threads are held, all but the watchdog's, as a debugger holds them.
 
+// The lint knows test functions, not the helpers beside them.
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -136,6 +139,7 @@ fn a_node_whose_threads_stand_still_ends_with_the_reason() {
     let log = dir.path().join("log");
     let file = fs::File::create(&log).unwrap();
     // Whoever traces a child has to reap its threads, so its status is asked for below, and not through `child`.
+    #[expect(clippy::zombie_processes, reason = "it is reaped by `wait` below")]
     let child = Command::new(instar_tests::instar())
         .args(["node", "run", "--home"])
         .arg(home.path())

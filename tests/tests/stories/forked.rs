@@ -281,11 +281,8 @@ fn checks(stage: &Stage<'_>, fork: &Forked, chain: &str, block: &str) {
         assert!(output.status.success(), "git {args:?}: {complaint}");
         String::from_utf8(output.stdout).unwrap()
     };
-    for i in 0..2 {
-        let own = git(
-            &fork.at(NAMES[i]).join("ledger.git"),
-            &["count-objects", "-v"],
-        );
+    for (i, name) in NAMES.iter().enumerate() {
+        let own = git(&fork.at(name).join("ledger.git"), &["count-objects", "-v"]);
         assert!(own.contains("alternate: "), "{own}");
         let remote = format!("{}/ledger.git", fork.url(i));
         let name = format!("clone-{i}");

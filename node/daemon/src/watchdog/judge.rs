@@ -177,7 +177,7 @@ mod tests {
     fn well(s: u64) -> Seen {
         Seen {
             runtime: 2 * s,
-            core_held: s % 3 == 0,
+            core_held: s.is_multiple_of(3),
             core: 10 * s,
             engine_runs: true,
             engine: s / 2,

@@ -22,7 +22,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let (streams, _opener, mut accepted) = Streams::new(vec![PROTOCOL]);
-    let mut swarm = swarm::build(&[seed; 32], streams).unwrap();
+    let mut swarm = swarm::build(&[seed; 32], streams, None).unwrap();
     let any = "/ip4/127.0.0.1/tcp/0".parse().unwrap();
     let addresses = listen(&mut swarm, &any).await.unwrap();
     let (commands, received) = mpsc::unbounded_channel();
