@@ -281,7 +281,7 @@ fn checks(stage: &Stage<'_>, fork: &Forked, chain: &str, block: &str) {
         assert!(output.status.success(), "git {args:?}: {complaint}");
         String::from_utf8(output.stdout).unwrap()
     };
-    for (i, name) in NAMES.iter().enumerate() {
+    for (i, name) in NAMES.iter().enumerate().take(2) {
         let own = git(&fork.at(name).join("ledger.git"), &["count-objects", "-v"]);
         assert!(own.contains("alternate: "), "{own}");
         let remote = format!("{}/ledger.git", fork.url(i));
