@@ -1,4 +1,4 @@
-//! What [`verify`](crate::verify) answers.
+//! What [`verify`](crate::verify()) answers.
 
 use instar_attest::ChainId;
 use instar_ledger::Oid;
@@ -8,7 +8,7 @@ use crate::history::History;
 use crate::walk::Counts;
 use crate::wrong::Wrong;
 
-/// The answer of [`verify`](crate::verify).
+/// The answer of [`verify`](crate::verify()).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Verdict {
     /// Why it could not be told whether the chain holds.

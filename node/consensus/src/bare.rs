@@ -5,10 +5,11 @@
 //! come in, messages and timers go out, and files are whatever stands behind [`Medium`]. So whoever holds several of
 //! them decides on the order of everything that happens, and the same order gives the same outcome: that is what the
 //! simulator in `tests/` is built on. Two things are stand-ins, because Malachite's own read a clock and draw
-//! randomness: how values of peers that are further are asked for ([`sync`]), and that messages reach everybody
+//! randomness: how values of peers that are further are asked for (`sync`), and that messages reach everybody
 //! directly.
 
 mod effects;
+mod session;
 mod sync;
 mod timers;
 mod wal;
@@ -25,8 +26,6 @@ use malachite_app::types::PeerId;
 use malachite_channel::AppMsg;
 use malachite_codec::Codec;
 use malachite_consensus::{Input, LivenessMsg, Params, SignedConsensusMsg, State, ValuePayload};
-use malachite_engine::util::events::Event as EngineEvent;
-use malachite_types::HeightParams;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::app::Begin;
@@ -429,106 +428,5 @@ impl<H: Host, S: Surroundings> Bare<H, S> {
                 }
             })?;
         }
-    }
-}
-
-impl<H: Host, S: Surroundings> Session<H, S> {
-    fn settle(&mut self) -> Result<(), RunError> {
-        loop {
-            self.hands.serve()?;
-            if let Some(message) = self.hands.queue.pop_front() {
-                self.handle(message)?;
-            } else if self.hands.is_quiet() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// One message to the engine's consensus actor.
-    fn handle(&mut self, message: Message) -> Result<(), RunError> {
-        match message {
-            Message::Start(height, params) => self.begin(height, params),
-            Message::Propose(value) => self.process(Input::Propose(value)),
-            Message::Value(value, origin) => self.process(Input::ProposedValue(value, origin)),
-            Message::Input(input) => self.process(input),
-            Message::Signed(message) => {
-                let event = EngineEvent::Received(message.clone());
-                self.hands.seen.push_back(event);
-                self.process(match message {
-                    SignedConsensusMsg::Vote(vote) => Input::Vote(vote),
-                    SignedConsensusMsg::Proposal(proposal) => Input::Proposal(proposal),
-                })
-            }
-        }
-    }
-
-    /// As the engine begins a height: what the write-ahead log holds of it comes first.
-    fn begin(&mut self, height: Height, params: HeightParams<Ctx>) -> Result<(), RunError> {
-        use malachite_types::ValidatorSet as _;
-        let own = self.core.params.address;
-        let hands = &mut self.hands;
-        hands.validates = hands.enabled && params.validator_set.get_by_address(&own).is_some();
-        let entries = if hands.validates {
-            hands.wal.begin(height, &hands.wire)
-        } else {
-            hands.wal.reset(height).map(|()| Vec::new())
-        };
-        let entries = entries.map_err(RunError::Wal)?;
-        hands.timeouts = params.timeouts;
-        self.process(Input::StartHeight(
-            height,
-            params.validator_set,
-            false,
-            params.target_time,
-            params.vote_extension_policy,
-        ))?;
-        if !entries.is_empty() {
-            self.repeat(entries)?;
-        }
-        self.use_values();
-        Ok(())
-    }
-
-    fn repeat(&mut self, entries: Vec<std::io::Result<Input<Ctx>>>) -> Result<(), RunError> {
-        self.hands.recovering = true;
-        self.core.index_wal_entries(entries.iter().flatten());
-        for entry in entries {
-            let input = match entry {
-                Ok(input) => input,
-                Err(error) => {
-                    self.hands
-                        .app
-                        .observe(EngineEvent::WalCorrupted(Arc::new(error)));
-                    return Err(RunError::Stopped);
-                }
-            };
-            if let Err(error) = self.process(input) {
-                tracing::error!(%error, "the write-ahead log can't be repeated");
-                self.hands.app.log_failed = self.hands.failed.is_none();
-                return Err(RunError::Stopped);
-            }
-        }
-        self.core.reset_entries_index();
-        self.hands.recovering = false;
-        Ok(())
-    }
-
-    fn process(&mut self, input: Input<Ctx>) -> Result<(), RunError> {
-        let Self {
-            core,
-            metrics,
-            hands,
-            ..
-        } = self;
-        let result: Result<(), malachite_consensus::Error<Ctx>> = malachite_consensus::process!(
-            input: input,
-            state: core,
-            metrics: metrics,
-            with: effect => hands.carry_out(effect)
-        );
-        if let Some(error) = hands.failed.take() {
-            return Err(error);
-        }
-        result.map_err(|error| RunError::Engine(error.to_string()))
     }
 }
