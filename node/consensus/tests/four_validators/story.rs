@@ -245,7 +245,9 @@ fn decide_idle_and_refuse() {
     house.validators.iter_mut().for_each(|v| drop(v.news()));
     std::thread::sleep(Duration::from_secs(5));
     for validator in &mut house.validators {
-        let news = validator.news();
+        // That its engine lives and a quorum is connected is all that an idle validator says.
+        let mut news = validator.news();
+        news.retain(|said| said != "alive true");
         assert!(news.is_empty(), "an idle validator said {news:?}");
     }
 
