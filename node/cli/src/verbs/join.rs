@@ -12,6 +12,7 @@ use instar_node::home::{
 };
 use serde_json::json;
 
+use super::founders::vacant;
 use crate::client::Client;
 use crate::exit::{Negative, facts};
 use crate::joining::{self, Joined, Sources, WORTH_BLOCKS};
@@ -75,12 +76,7 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<()> {
-    let home = Home::new(&args.home);
-    ensure!(
-        !home.ledger().exists(),
-        "{} has a chain already; a chain is never made over another one",
-        args.home.display()
-    );
+    let home = vacant(&args.home)?;
     let (url, genesis, peers) = ask(args)?;
     if genesis.fork.is_none() {
         instar_chain::genesis_writes(&genesis, &args.id)

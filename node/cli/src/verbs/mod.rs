@@ -9,6 +9,7 @@ pub mod dapp;
 pub mod delta;
 pub mod doctor;
 pub mod fork;
+mod founders;
 pub mod get;
 pub mod govern;
 pub mod init;
