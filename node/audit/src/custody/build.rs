@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use instar_attest::check::{Expected, Registered, check_attestation};
-use instar_attest::policy::{Input, OtherKey, Policy, PolicyBuilder, PolicyFormat, verify};
+use instar_attest::policy::{Input, OtherKey, Policy, PolicyFormat, verify};
 use instar_attest::release::{FileReveal, Release, ReleaseHead, Target, commitment, target_digest};
 use instar_attest::{Digest, PublicKey, Purpose};
 use instar_chain::build::BuilderRecord;
@@ -207,15 +207,7 @@ pub(super) fn agreement(
         bundles: &bundles,
     };
     let policy = Policy {
-        builders: round
-            .builders
-            .iter()
-            .map(|b| PolicyBuilder {
-                key: b.key,
-                name: b.name.clone(),
-                operator: b.operator.clone(),
-            })
-            .collect(),
+        builders: round.policy_builders(),
         chain: from.chain,
         format: PolicyFormat::V1,
         other_keys: registered(case)

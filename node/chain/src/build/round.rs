@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use instar_attest::policy::PolicyBuilder;
 use instar_attest::release::{Activation, Cid, ProgramName, Slot, Source, Target};
 use instar_attest::{Digest, PublicKey};
 use serde::{Deserialize, Serialize};
@@ -123,6 +124,16 @@ impl Round {
     pub fn operators(&self) -> usize {
         let all: BTreeSet<&str> = self.builders.iter().map(|b| b.operator.as_str()).collect();
         all.len()
+    }
+
+    /// The builders that it asks, as the verifier of attestations names them.
+    pub fn policy_builders(&self) -> Vec<PolicyBuilder> {
+        let named = self.builders.iter().map(|b| PolicyBuilder {
+            key: b.key,
+            name: b.name.clone(),
+            operator: b.operator.clone(),
+        });
+        named.collect()
     }
 
     /// The builder of a validator. Names are never used again, so it is the same one whichever keys it has by now.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cid::Cid;
-use instar_attest::policy::{self, Input, OtherKey, PolicyBuilder};
+use instar_attest::policy::{self, Input, OtherKey};
 use instar_attest::release::{
     MAX_RELEASE_BYTES as MAX_DOCUMENT_BYTES, RELEASE_PATH, Recipe, Release, ReleaseFile,
 };
@@ -260,15 +260,7 @@ fn policy_of(
         ]
     });
     Ok(policy::Policy {
-        builders: round
-            .builders
-            .iter()
-            .map(|b| PolicyBuilder {
-                key: b.key,
-                name: b.name.clone(),
-                operator: b.operator.clone(),
-            })
-            .collect(),
+        builders: round.policy_builders(),
         chain: node.chain,
         format: Default::default(),
         other_keys: others.collect(),
