@@ -109,7 +109,6 @@ impl Liar {
         rng: &mut ChaCha8Rng,
     ) -> Vec<Sent> {
         self.seen.push((said.height, block));
-        let mut sent: Vec<Sent> = Vec::new();
         let second = (self.shameless || rng.random_ratio(1, 2))
             .then(|| host.make_block(1 + rng.random_range(0..50)).ok())
             .flatten();
@@ -125,15 +124,29 @@ impl Liar {
         let other = forger.say(said.height, said.round, What::Proposal(second.block, -1));
         let (height, round) = (said.height, said.round);
         let parts = forger.parts(height, round, &second.block, &second.payload, self.streams);
+        let parts = parts.into_iter().map(|part| (Channel::Parts, part));
+        let other: Vec<_> = [(Channel::Consensus, other)]
+            .into_iter()
+            .chain(parts)
+            .collect();
+        self.one_or_other(bytes, &other, rng)
+    }
+
+    /// Some get the one, some the other, some both.
+    fn one_or_other(
+        &self,
+        one: &Bytes,
+        other: &[(Channel, Bytes)],
+        rng: &mut ChaCha8Rng,
+    ) -> Vec<Sent> {
+        let mut sent = Vec::new();
         for to in self.others() {
-            // Some get the one, some the other, some both.
             let which = rng.random_range(0..3);
             if which != 1 {
-                sent.push((to, Channel::Consensus, bytes.clone()));
+                sent.push((to, Channel::Consensus, one.clone()));
             }
             if which != 0 {
-                sent.push((to, Channel::Consensus, other.clone()));
-                sent.extend(parts.iter().map(|p| (to, Channel::Parts, p.clone())));
+                sent.extend(other.iter().map(|(on, bytes)| (to, *on, bytes.clone())));
             }
         }
         sent
@@ -156,17 +169,7 @@ impl Liar {
             _ => What::Precommit(value),
         };
         let other = self.forger().say(said.height, said.round, what);
-        let mut sent = Vec::new();
-        for to in self.others() {
-            let which = rng.random_range(0..3);
-            if which != 1 {
-                sent.push((to, Channel::Consensus, bytes.clone()));
-            }
-            if which != 0 {
-                sent.push((to, Channel::Consensus, other.clone()));
-            }
-        }
-        sent
+        self.one_or_other(bytes, &[(Channel::Consensus, other)], rng)
     }
 
     /// It hears a message, and may at once vote for what is in it.
