@@ -32,7 +32,7 @@ pub use config::{Config, Timeouts};
 pub use event::Event;
 pub use host::{Candidate, Host, MAX_PAYLOAD_BYTES, Next, Origin, Proposed, Start, Verdict};
 pub use medium::Medium;
-pub use run::{RunError, run, run_with_events};
+pub use run::{RunError, run};
 pub use work::WorkSignal;
 
 /// The engine's own counters, in the text format of OpenMetrics, without the line that ends it.

@@ -75,19 +75,9 @@ pub enum RunError {
     Stopped,
 }
 
-/// Runs consensus until `stop` becomes true, or until it can't go on.
+/// Runs consensus until `stop` becomes true, or until it can't go on, and tells what happens. Events are lost when the
+/// channel is full.
 pub async fn run<H: Host>(
-    config: Config,
-    host: H,
-    work: WorkSignal,
-    stop: watch::Receiver<bool>,
-) -> Result<(), RunError> {
-    let (events, _) = mpsc::channel(1);
-    run_with_events(config, host, work, events, stop).await
-}
-
-/// [`run`], and tells what happens. Events are lost when the channel is full.
-pub async fn run_with_events<H: Host>(
     config: Config,
     mut host: H,
     work: WorkSignal,

@@ -72,9 +72,11 @@ async fn ask(node: &Shared) -> Result<(), String> {
         }
     }
     let mut outcome = weighed(node, &answers).await;
-    if outcome != Freshness::Fresh {
-        // What was final for others when they were asked may be on its way.
-        tokio::time::sleep(SETTLE).await;
+    if let Freshness::Unknown { claimed, .. } = outcome {
+        // What was final for others when they were asked may be on its way; what a liar claims never comes.
+        let mut heights = node.height.subscribe();
+        let arrived = heights.wait_for(|height| *height >= claimed);
+        let _ = tokio::time::timeout(SETTLE, arrived).await;
         outcome = weighed(node, &answers).await;
     }
     match outcome {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use instar_attest::{ChainId, Digest};
+use instar_attest::{ChainId, Digest, SecretKey};
 use instar_chunks::BlockStore;
 use instar_consensus::WorkSignal;
 use instar_ipfs::Peer;
@@ -74,6 +74,8 @@ pub struct Node {
     pub(crate) lane: mpsc::Sender<Batch>,
     pub(crate) supervision: Mutex<Supervision>,
     pub(crate) stop: watch::Sender<bool>,
+    /// The consensus key: read once, since a sealed one takes a while.
+    pub(crate) signer: SecretKey,
     /// How fresh this node is, if it follows.
     pub(crate) fresh: Known,
     /// Where the time goes.

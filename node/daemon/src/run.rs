@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use instar_attest::{Digest, Purpose};
+use instar_attest::{Digest, Purpose, SecretKey};
 use instar_chunks::BlockStore;
 use instar_consensus::WorkSignal;
 use instar_ipfs::{Multiaddr, Peer, PeerConfig, peer_in};
@@ -60,13 +60,12 @@ impl From<HomeError> for NodeError {
 }
 
 /// A seed for a network identity: derived from a key, so that a peer id stays, and of no use for signing anything else.
-fn network_seed(home: &Home, purpose: &str) -> Result<[u8; 32], HomeError> {
-    let key = home.key(Purpose::Consensus)?;
-    Ok(*Digest::tagged(
+fn network_seed(key: &SecretKey, purpose: &str) -> [u8; 32] {
+    *Digest::tagged(
         &format!("instar/network-identity/v1/{purpose}"),
         &*key.expose_seed(),
     )
-    .as_bytes())
+    .as_bytes()
 }
 
 /// Runs a node until it is told to stop.
@@ -84,8 +83,9 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
         dht.check()
             .map_err(|e| NodeError::Data(format!("node.json: dht: {e}")))?;
     }
+    let signer = home.key(Purpose::Consensus)?;
     let peer = Peer::start(PeerConfig {
-        seed: network_seed(&home, "data")?,
+        seed: network_seed(&signer, "data"),
         listen: config
             .data
             .parse()
@@ -136,6 +136,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
         supervision: Mutex::default(),
         stop,
         fresh: Default::default(),
+        signer,
         metrics: Arc::clone(&core.metrics),
         signs: Signs::default(),
         home,
@@ -176,7 +177,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     let engine = async {
         follow::until_validator(&node).await;
         node.signs.engine_begins();
-        instar_consensus::run_with_events(
+        instar_consensus::run(
             consensus,
             host::NodeHost(Arc::clone(&node)),
             work,
@@ -217,8 +218,8 @@ fn consensus_config(node: &Shared) -> Result<instar_consensus::Config, NodeError
     };
     Ok(instar_consensus::Config {
         chain: node.chain,
-        key: node.home.key(Purpose::Consensus)?,
-        network_seed: network_seed(&node.home, "consensus")?,
+        key: node.signer.clone(),
+        network_seed: network_seed(&node.signer, "consensus"),
         listen: parse(&node.config.consensus)?,
         peers: node
             .config

@@ -280,7 +280,7 @@ async fn run(args: &[String]) {
         }
         stop.send_replace(true);
     });
-    match instar_consensus::run_with_events(config, host, work, events, stopped).await {
+    match instar_consensus::run(config, host, work, events, stopped).await {
         Ok(()) => say("stopped"),
         Err(error) => {
             say(&format!("failed {error:?}"));

@@ -5,13 +5,13 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use instar_attest::{Digest, Purpose};
+use instar_attest::Digest;
 use instar_ledger::freshness::SignedHead;
 use serde::Deserialize;
 
 use super::Refused;
 use super::read::Wait;
-use crate::home::{HomeError, PeerAddress};
+use crate::home::PeerAddress;
 use crate::node::Shared;
 
 /// The canonical bytes of the genesis: whoever knows the chain's id can check them against it.
@@ -49,24 +49,18 @@ pub(crate) async fn signed_head(
     State(node): State<Shared>,
     Query(question): Query<Question>,
 ) -> Result<Json<SignedHead>, Refused> {
-    let chain = node.chain;
-    let home = node.home.clone();
-    let answer = node
-        .with_core(move |core| {
-            if !core.is_validator() {
-                return Ok(None);
-            }
-            let key = home.key(Purpose::Consensus)?;
+    let (validates, height, block) = node
+        .with_core(|core| {
             let head = core.head();
-            let answer = SignedHead::sign(&chain, &key, &question.nonce, head.height, head.block);
-            Ok::<_, HomeError>(Some(answer))
+            (core.is_validator(), head.height, head.block)
         })
-        .await
-        .map_err(Refused::internal)?;
-    let why = "this node is no validator, so its word on the newest block proves nothing; ask a validator";
-    answer
-        .map(Json)
-        .ok_or_else(|| Refused::new(StatusCode::CONFLICT, why))
+        .await;
+    if !validates {
+        let why = "this node is no validator, so its word on the newest block proves nothing; ask a validator";
+        return Err(Refused::new(StatusCode::CONFLICT, why));
+    }
+    let answer = SignedHead::sign(&node.chain, &node.signer, &question.nonce, height, block);
+    Ok(Json(answer))
 }
 
 /// Final blocks from a height on, as [`instar_ledger::sync`] writes them.
