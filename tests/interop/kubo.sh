@@ -129,13 +129,15 @@ ok "--min-copies 1 is content with the other"
 head -c 64000000 /dev/urandom >"$scratch/big"
 big=$("$instar" add "$scratch/big" 2>/dev/null)
 port=${second_api##*:}
-IPFS_PATH=$scratch/second "$kubo" config Addresses.API "/ip4/127.0.0.1/tcp/$port"
 kill -STOP "$second_pid"
 "$instar" pin "$big" --kubo "$second_api" --json >"$scratch/pinned" & pin_pid=$!
 started+=("$pin_pid")
 sleep 1
 kill -9 "$second_pid"
 wait "$second_pid" 2>/dev/null || true
+# It comes back at the same address. Written while no daemon has the repository, whose lock this takes.
+rm -f "$scratch/second/api"
+second config Addresses.API "/ip4/127.0.0.1/tcp/$port"
 kubo_start "$scratch/second"
 wait "$pin_pid" || fail "the pin was given up: $(cat "$scratch/pinned")"
 [ "$(jq '.places[0].attempts' "$scratch/pinned")" -ge 2 ] || fail "Kubo was not killed in the middle: $(cat "$scratch/pinned")"
