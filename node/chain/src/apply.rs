@@ -202,8 +202,7 @@ fn left_behind(lane: &Lane, closed: &Closed) -> Answer {
 
 /// The nonce, the author's key and the topic of an entry; a native one takes effect here.
 fn admit(m: &mut Machine<'_>, entry: &Entry, id: Digest, batch: &mut Batch) -> Op<Answer> {
-    let native = ops::is_native(&entry.topic);
-    if !native && dapps::standing(m, &entry.topic)? == Standing::Suspended {
+    if !ops::is_native(&entry.topic) && dapps::standing(m, &entry.topic)? == Standing::Suspended {
         // No nonce is consumed: the same entry can be carried again.
         return Ok(Answer {
             outcome: Outcome::Unavailable,
@@ -213,16 +212,18 @@ fn admit(m: &mut Machine<'_>, entry: &Entry, id: Digest, batch: &mut Batch) -> O
         });
     }
     take_nonce(m, &entry.author, entry.nonce)?;
-    if native {
-        let output = match entry.topic.as_str() {
-            ops::BUILD => build::apply(m, entry, id)?,
-            ops::UPGRADE => upgrade::apply(m, entry, id)?,
-            _ => govern::apply(m, entry, id)?,
-        };
-        return Ok(applied(output));
+    match entry.topic.as_str() {
+        ops::BUILD => return Ok(applied(build::apply(m, entry, id)?)),
+        ops::UPGRADE => return Ok(applied(upgrade::apply(m, entry, id)?)),
+        ops::GOVERN => return Ok(applied(govern::apply(m, entry, id)?)),
+        _ => {}
     }
+    // What is left is open to everybody who has a key for nothing else.
     if let Some(known) = m.key(&entry.author)? {
         check_purpose(&entry.author, &known)?;
+    }
+    if entry.topic == ops::NOTE {
+        return Ok(applied(None));
     }
     ensure(
         dapps::standing(m, &entry.topic)? == Standing::Open,

@@ -14,6 +14,8 @@ pub const BUILD: &str = "build";
 pub const UPGRADE: &str = "upgrade";
 /// The topic of motions and evidence.
 pub const GOVERN: &str = "govern";
+/// The topic of statements that stand in the history and change nothing.
+pub const NOTE: &str = "note";
 /// The longest reason that somebody may give, in bytes of its canonical JSON with quotes. With the largest validator set
 /// a proposal's record, which holds three of each validator, still fits a value.
 pub const MAX_REASON_BYTES: usize = 256;
@@ -238,7 +240,7 @@ pub fn is_reason(reason: &str) -> bool {
 
 /// Whether the ledger's own rules own a topic, so that no dapp may.
 pub fn is_native(topic: &str) -> bool {
-    matches!(topic, BUILD | UPGRADE | GOVERN)
+    matches!(topic, BUILD | UPGRADE | GOVERN | NOTE)
 }
 
 pub(crate) fn to_value<T: Serialize>(op: &T) -> Value {

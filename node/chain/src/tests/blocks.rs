@@ -157,3 +157,26 @@ fn keys_of_other_purposes_say_nothing() {
     w.block();
     assert_eq!(w.receipts[&account].outcome, Outcome::Applied);
 }
+
+#[test]
+fn a_note_changes_nothing_but_the_nonce() {
+    let mut w = World::new();
+    let guest = secret("guest");
+    let first = w.say(0, &guest, ops::NOTE, json!({"anything": ["at", "all"]}));
+    let consensus = w.nodes[1].consensus.clone();
+    let wrong = w.say(0, &consensus, ops::NOTE, json!({}));
+    let output = w.block();
+    w.applied(&first);
+    w.refused(&wrong, "wrong-key-purpose");
+    let lanes_and_head = output.writes.keys().filter(|k| !k.starts_with("n/nonce/"));
+    let mut empty = World::new();
+    empty.say(0, &guest, "nowhere", json!({}));
+    let of_empty = empty.block();
+    let other: Vec<_> = of_empty
+        .writes
+        .keys()
+        .filter(|k| !k.starts_with("n/nonce/"))
+        .collect();
+    assert_eq!(lanes_and_head.collect::<Vec<_>>(), other);
+    assert_eq!(query::nonce(&w.state, &guest.public()).unwrap(), 1);
+}
