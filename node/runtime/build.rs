@@ -7,29 +7,29 @@ use std::path::{Path, PathBuf};
 /// Folders of `node/dapps` that are not part of the first version's source: later versions, and what builds leave.
 const NOT_SOURCE: [&str; 3] = ["coin-v2", "coin-hashmap", "target"];
 
+/// Where the dapps stand, seen from this package.
+const DAPPS: &str = "../dapps";
+
 fn main() {
-    let dapps =
-        PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../dapps");
-    let dapps = dapps
-        .canonicalize()
-        .expect("the dapps stand beside the runtime");
-    println!("cargo::rerun-if-changed={}", dapps.display());
+    // Paths are relative to the package, so that a checkout may be moved together with what was built in it.
+    println!("cargo::rerun-if-changed={DAPPS}");
     let mut out = String::new();
-    table(&mut out, "SOURCE", &dapps, &NOT_SOURCE);
-    table(&mut out, "COIN_V2", &dapps.join("coin-v2"), &[]);
-    table(&mut out, "COIN_HASHMAP", &dapps.join("coin-hashmap"), &[]);
+    table(&mut out, "SOURCE", "", &NOT_SOURCE);
+    table(&mut out, "COIN_V2", "coin-v2/", &[]);
+    table(&mut out, "COIN_HASHMAP", "coin-hashmap/", &[]);
     let file = PathBuf::from(std::env::var("OUT_DIR").expect("cargo sets it")).join("embedded.rs");
     std::fs::write(file, out).expect("the output folder is writable");
 }
 
-fn table(out: &mut String, name: &str, root: &Path, without: &[&str]) {
+fn table(out: &mut String, name: &str, below: &str, without: &[&str]) {
+    let root = Path::new(DAPPS).join(below);
     let mut files = Vec::new();
-    list(root, &mut files);
+    list(&root, &mut files);
     files.sort();
     writeln!(out, "static {name}: &[(&str, &[u8])] = &[").expect("a string takes everything");
     for file in files {
         let path = file
-            .strip_prefix(root)
+            .strip_prefix(&root)
             .expect("it was found below")
             .to_str()
             .expect("our names are plain");
@@ -38,9 +38,12 @@ fn table(out: &mut String, name: &str, root: &Path, without: &[&str]) {
         if without.contains(&first) || path == ".gitignore" {
             continue;
         }
-        let at = file.to_str().expect("our names are plain");
-        writeln!(out, "    ({path:?}, include_bytes!({at:?})),")
-            .expect("a string takes everything");
+        let at = format!("/{DAPPS}/{below}{path}");
+        writeln!(
+            out,
+            "    ({path:?}, include_bytes!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {at:?}))),"
+        )
+        .expect("a string takes everything");
     }
     out.push_str("];\n");
 }
