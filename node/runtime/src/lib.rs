@@ -21,4 +21,4 @@ mod wire;
 pub use budget::Budget;
 pub use image::{Image, ImageError};
 pub use manifest::{ABI, Manifest, ManifestError};
-pub use runtime::Runtime;
+pub use runtime::{Question, Runtime};

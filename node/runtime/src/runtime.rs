@@ -52,6 +52,20 @@ pub struct Runtime {
     ending: Vec<JoinHandle<()>>,
 }
 
+/// A question to a dapp.
+pub struct Question<'a> {
+    /// What is asked.
+    pub body: Value,
+    /// Height of the newest final block.
+    pub height: u64,
+    /// Its time in milliseconds since 1970.
+    pub time_ms: u64,
+    /// The whole state that it is asked about; a dapp sees its own key space of it.
+    pub state: &'a dyn StateView,
+    /// The whole state as far as it is final: the same one, unless unmerged lanes are counted in.
+    pub trunk: &'a dyn StateView,
+}
+
 /// A container that is ready, or about to be.
 struct Warm {
     started: Instant,
@@ -81,19 +95,23 @@ impl Runtime {
         Ok(())
     }
 
-    /// Asks a dapp about a state; `state` is the whole state, of which it sees its own key space.
+    /// Asks a dapp.
     pub fn query(
         &mut self,
         dapp: &str,
         release: &str,
-        height: u64,
-        time_ms: u64,
-        state: &dyn StateView,
-        question: Value,
+        question: Question<'_>,
     ) -> Result<Value, DappFailure> {
+        let Question {
+            body,
+            height,
+            time_ms,
+            state,
+            trunk,
+        } = question;
         let image = self.image(release)?;
         check_topic(&image, dapp)?;
-        // A question is about what is final; it has no block, hence no seed, and stands on no ledger.
+        // A question has no block, hence no seed, and stands on no ledger.
         let zero = Digest::from_bytes([0; 32]);
         let ctx = DappContext {
             chain: ChainId::from_bytes([0; 32]),
@@ -102,11 +120,12 @@ impl Runtime {
             time_ms,
         };
         let own = KeySpace::of_dapp(state, dapp);
+        let own_trunk = KeySpace::of_dapp(trunk, dapp);
         let budget = Budget::of_question();
         // Not the container that waits for the next block.
         let running = start(&image).map_err(DappFailure::Abstain)?;
         let answer = self.converse(running, &image, budget, &own, |session| {
-            session.query(&ctx, &question)
+            session.query(&ctx, &body, &own_trunk)
         })?;
         match answer {
             Verdict {

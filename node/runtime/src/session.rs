@@ -53,6 +53,8 @@ pub struct Session<'a> {
     manifest: &'a Manifest,
     budget: Budget,
     state: Overlay<'a>,
+    /// What is final, where a question is asked about more than that.
+    trunk: Option<&'a dyn StateView>,
     /// What the entry at hand would change.
     changes: Writes,
     may_write: bool,
@@ -71,6 +73,7 @@ impl<'a> Session<'a> {
             manifest,
             budget,
             state: Overlay::new(state),
+            trunk: None,
             changes: Writes::new(),
             may_write: true,
         }
@@ -129,9 +132,15 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// A question.
-    pub fn query(mut self, ctx: &DappContext, question: &Value) -> Result<Verdict, Broken> {
+    /// A question; `trunk` is the dapp's own key space as far as it is final.
+    pub fn query(
+        mut self,
+        ctx: &DappContext,
+        question: &Value,
+        trunk: &'a dyn StateView,
+    ) -> Result<Verdict, Broken> {
         self.may_write = false;
+        self.trunk = Some(trunk);
         self.begin(ctx, "query", None);
         self.duplex
             .say(&json!({"type": "question", "body": question}));
@@ -231,9 +240,10 @@ impl<'a> Session<'a> {
             .checked_sub(1)
             .ok_or_else(|| Broken::Protocol("too many operations".to_owned()))?;
         match said {
-            Said::Get { key } => {
+            Said::Get { key, trunk } => {
                 check_key(&key)?;
                 let value = match self.changes.get(&key) {
+                    _ if trunk => self.read_trunk(&key)?,
                     Some(changed) => changed
                         .as_ref()
                         .map(|bytes| text(&key, bytes))
@@ -295,6 +305,16 @@ impl<'a> Session<'a> {
             .get(key)?
             .map(|bytes| text(key, &bytes))
             .transpose()
+    }
+
+    /// Entries are tested on one state alone, so only a question can tell what is final from what is not.
+    fn read_trunk(&self, key: &str) -> Result<Option<String>, Broken> {
+        let Some(trunk) = self.trunk else {
+            let why = "only in answering a question is there a trunk beside the state";
+            return Err(Broken::Protocol(why.to_owned()));
+        };
+        let value = trunk.get(key)?;
+        value.map(|bytes| text(key, &bytes)).transpose()
     }
 
     fn range(&self, prefix: &str, limit: u64) -> Result<Vec<(String, String)>, Broken> {

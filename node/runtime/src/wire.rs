@@ -11,8 +11,12 @@ use crate::budget::{MAX_DETAIL_BYTES, MAX_OUTPUT_BYTES, MAX_RULE_BYTES};
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Said {
-    /// It asks for a value.
-    Get { key: String },
+    /// It asks for a value; in answering a question, also for the one that the trunk has.
+    Get {
+        key: String,
+        #[serde(default)]
+        trunk: bool,
+    },
     /// It asks for the keys with a prefix.
     Range { prefix: String, limit: u64 },
     /// It sets a key, if the entry at hand is accepted.

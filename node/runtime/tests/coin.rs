@@ -246,7 +246,7 @@ fn ask(
     for (key, value) in own.iter() {
         whole.insert(format!("d/coin/{key}"), value);
     }
-    host.runtime.query("coin", release, 7, 1, &whole, question)
+    support::ask(host, "coin", release, (&whole, &whole), question)
 }
 
 fn balances_can_be_asked_for(host: &mut Host, release: &str) {

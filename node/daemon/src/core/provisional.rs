@@ -107,7 +107,7 @@ impl Core {
         let view = self.state.view().map_err(|e| e.to_string())?;
         let mut state = Overlay::new(&view);
         state.extend(writes);
-        self.ask(dapp, &state, question).map(Some)
+        self.ask(dapp, &state, &view, question).map(Some)
     }
 
     fn provisional(&mut self, now_ms: u64) -> Result<&Provisional, CoreError> {

@@ -3,6 +3,7 @@
 use instar_chain::StateView;
 use instar_ledger::sync::{self, MAX_SYNC_BLOCKS, MAX_SYNC_BYTES};
 use instar_ledger::{Certificate, Oid};
+use instar_runtime::Question;
 use serde_json::Value;
 
 use super::{Core, CoreError, ledger_error};
@@ -102,23 +103,30 @@ impl Core {
     /// Asks a dapp from the newest final state. Returns the height and the answer.
     pub fn query(&mut self, dapp: &str, question: Value) -> Result<(u64, Value), String> {
         let view = self.state.view().map_err(|e| e.to_string())?;
-        Ok((self.head.height, self.ask(dapp, &view, question)?))
+        Ok((self.head.height, self.ask(dapp, &view, &view, question)?))
     }
 
-    /// Asks the release that is live in a dapp's slot about a state.
+    /// Asks the release that is live in a dapp's slot about a state, which is `trunk` with or without what is not final.
     pub(crate) fn ask(
         &mut self,
         dapp: &str,
         state: &dyn StateView,
-        question: Value,
+        trunk: &dyn StateView,
+        body: Value,
     ) -> Result<Value, String> {
         let slot = instar_chain::query::slot(state, &format!("dapps/{dapp}"))
             .map_err(|e| e.to_string())?
             .and_then(|slot| slot.release)
             .ok_or_else(|| format!("there is no dapp {dapp}"))?;
-        let (height, time_ms) = (self.head.height, self.head.time_ms);
+        let question = Question {
+            body,
+            height: self.head.height,
+            time_ms: self.head.time_ms,
+            state,
+            trunk,
+        };
         self.dapps
-            .query(dapp, &slot, height, time_ms, state, question)
+            .query(dapp, &slot, question)
             .map_err(|e| e.to_string())
     }
 }

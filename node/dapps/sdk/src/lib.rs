@@ -124,6 +124,14 @@ impl Context<'_> {
         value
     }
 
+    /// The value that a key has on the trunk, for the answer to a question: what is asked about may count entries that
+    /// no block has merged. Grant what the trunk grants, and heed a refusal wherever it stands.
+    pub fn get_final(&mut self, key: &str) -> Option<String> {
+        let trunk = ("trunk", Value::Boolean(true));
+        self.wire.say(&object([("type", word("get")), ("key", word(key)), trunk]));
+        text(&self.wire.hear(), "value").map(str::to_owned)
+    }
+
     /// The first `limit` keys that begin with `prefix`, ascending, with their values; as they were before the entry at
     /// hand.
     pub fn range(&mut self, prefix: &str, limit: u32) -> Vec<(String, String)> {

@@ -12,13 +12,18 @@ use instar_chain::{
     DappCall, DappContext, DappEntry, DappFailure, DappHost, DappResult, MemoryState,
 };
 use instar_chunks::{Blocks, MemoryBlocks, Profile, TreeLink, add_file, tree_root};
-use instar_runtime::Runtime;
+use instar_runtime::{Question, Runtime};
 use serde_json::{Value, json};
 
 pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Builds a version of the coin dapp as everybody does it: without a network, static, from the embedded sources.
+/// Builds a version of the coin dapp.
 pub fn build_coin(version: u32) -> Vec<u8> {
+    build(version, "coin")
+}
+
+/// Builds a dapp as everybody does it: without a network, static, from the embedded sources of that version.
+pub fn build(version: u32, package: &str) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     for (path, bytes) in instar_runtime::embedded::coin_source(version).unwrap() {
         let path = folder.path().join(path);
@@ -34,6 +39,8 @@ pub fn build_coin(version: u32) -> Vec<u8> {
             "--quiet",
             "--target",
             TARGET,
+            "--package",
+            package,
         ])
         .current_dir(folder.path())
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
@@ -46,7 +53,8 @@ pub fn build_coin(version: u32) -> Vec<u8> {
             .path()
             .join("target")
             .join(TARGET)
-            .join("release/coin"),
+            .join("release")
+            .join(package),
     )
     .unwrap()
 }
@@ -142,6 +150,24 @@ impl Host {
             migrate: None,
         })
     }
+}
+
+/// Asks about the first of two whole states, of which the second is final.
+pub fn ask(
+    host: &mut Host,
+    dapp: &str,
+    release: &str,
+    (state, trunk): (&MemoryState, &MemoryState),
+    body: Value,
+) -> Result<Value, DappFailure> {
+    let question = Question {
+        body,
+        height: 7,
+        time_ms: 1,
+        state,
+        trunk,
+    };
+    host.runtime.query(dapp, release, question)
 }
 
 pub fn context() -> DappContext {
