@@ -116,6 +116,7 @@ fn with_accounts<T>(
         home: &home.path().canonicalize().unwrap(),
         policy,
         accounts,
+        validators: instar::demo::VALIDATORS,
         outlive: false,
         checkout: None,
     };

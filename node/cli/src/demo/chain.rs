@@ -8,7 +8,6 @@ pub use instar_chain::Policy;
 use instar_chain::SlotPolicy;
 use serde_json::json;
 
-use super::VALIDATORS;
 use super::traffic::account_key;
 use crate::founding::Plan;
 
@@ -29,8 +28,8 @@ const REVEAL_MS: u64 = 20_000;
 const VOTE_MS: u64 = 30_000;
 
 /// The validators' names.
-pub fn names() -> Vec<String> {
-    (1..=VALIDATORS).map(|i| format!("val-{i}")).collect()
+pub fn names(count: usize) -> Vec<String> {
+    (1..=count).map(|i| format!("val-{i}")).collect()
 }
 
 /// The rules of the demo's chain. `full` asks all four builders for the node's own binary too.
@@ -62,7 +61,7 @@ pub fn policy(full: bool) -> Policy {
         SlotPolicy {
             commit_ms: NODE_COMMIT_MS,
             builders: 1,
-            builder_names: Some(names()[..1].to_vec()),
+            builder_names: Some(names(1)),
             recipes: vec![instar_builder::record::RECIPE_CARGO_WARM.into()],
             ..dapps.clone()
         }

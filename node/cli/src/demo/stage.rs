@@ -34,6 +34,8 @@ pub struct Setup<'a> {
     pub policy: Policy,
     /// How many accounts have something to spend.
     pub accounts: usize,
+    /// How many validators there are.
+    pub validators: usize,
     /// Whether the validators go on when this process ends.
     pub outlive: bool,
     /// The checkout that the program was built in, if it stands in one.
@@ -68,7 +70,7 @@ pub struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// Makes keys, a chain that has the coin dapp, and four running validators.
+    /// Makes keys, a chain that has the coin dapp, and its running validators.
     pub fn found(talk: &'a Talk, setup: &Setup<'_>) -> Result<Self> {
         let (home, program) = (setup.home, setup.program);
         talk.title("A developer's repository, and version 1 of the coin dapp");
@@ -81,8 +83,12 @@ impl<'a> Stage<'a> {
         let first = build_first(program, home, &coin, &v1)?;
         talk.say(format!("built twice, equal: {}", first.root));
 
-        talk.title("Four validators with keys of their own, and a chain");
-        let mut validators = validators::lay_out(&home.join("validators"), &chain::names())?;
+        talk.title(&format!(
+            "{} validators with keys of their own, and a chain",
+            setup.validators
+        ));
+        let mut validators =
+            validators::lay_out(&home.join("validators"), &chain::names(setup.validators))?;
         validators
             .iter_mut()
             .for_each(|v| v.outlive = setup.outlive);
@@ -131,7 +137,7 @@ impl<'a> Stage<'a> {
         for validator in &mut stage.validators {
             validator.wait_ready()?;
         }
-        talk.say("all four answer");
+        talk.say("all answer");
         Ok(stage)
     }
 

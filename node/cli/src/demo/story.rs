@@ -33,6 +33,7 @@ pub fn tell(args: &Args, talk: &Talk, home: &Path) -> Result<Report> {
             home,
             policy: chain::policy(args.full),
             accounts: chain::FUNDED,
+            validators: VALIDATORS,
             outlive: args.keep,
             checkout: checkout.as_ref().ok(),
         },
