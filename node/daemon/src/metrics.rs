@@ -38,6 +38,20 @@ struct In {
     phase: Phase,
 }
 
+/// How a part of a release came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Came {
+    /// By a delta from what is held.
+    Delta,
+    /// Block by block.
+    Blocks,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct How {
+    came: Came,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct By {
     rule: String,
@@ -49,6 +63,7 @@ pub struct Metrics {
     seconds: Family<In, Counter<f64, AtomicU64>>,
     blocks: Counter,
     entries: Counter,
+    staged: Family<How, Counter>,
 }
 
 /// What is known at the moment of the question.
@@ -66,6 +81,11 @@ impl Metrics {
     pub(crate) fn block(&self, entries: usize) {
         self.blocks.inc();
         self.entries.inc_by(entries as u64);
+    }
+
+    /// Bytes of a release came from peers.
+    pub(crate) fn staged(&self, came: Came, bytes: u64) {
+        self.staged.get_or_create(&How { came }).inc_by(bytes);
     }
 
     /// Begins to measure.
@@ -91,6 +111,12 @@ impl Metrics {
             self.blocks.clone(),
         );
         registry.register("entries", "Entries in those blocks", self.entries.clone());
+        registry.register_with_unit(
+            "staged",
+            "What came from peers of releases that were staged",
+            Unit::Bytes,
+            self.staged.clone(),
+        );
         let mut gauge = |name: &str, help: &str, value: u64| {
             let gauge: Gauge = Gauge::default();
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
@@ -158,6 +184,7 @@ mod tests {
         let mut laps = metrics.laps();
         laps.lap(Phase::MergeTest);
         metrics.block(7);
+        metrics.staged(Came::Delta, 11);
         let now = Now {
             height: 3,
             head_time_ms: 1_700_000_000_000,
@@ -172,6 +199,7 @@ mod tests {
             "instar_entries_total 7",
             "instar_blocks_total 1",
             "instar_pending_entries 2",
+            "instar_staged_bytes_total{came=\"Delta\"} 11",
             "instar_nil_prevotes_total{rule=\"abstain\"} 4",
         ] {
             assert!(

@@ -1,19 +1,18 @@
 //! Starting a node: the one place where all adapters meet.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use instar_attest::{Digest, Purpose, SecretKey};
 use instar_chunks::BlockStore;
 use instar_consensus::WorkSignal;
-use instar_ipfs::{Multiaddr, Peer, PeerConfig, peer_in};
+use instar_ipfs::{Multiaddr, Peer, PeerConfig};
 use instar_runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
 use crate::core::Core;
 use crate::core::open::OpenError;
-use crate::deltas::{Maker, MayAsk};
+use crate::deltas::{Between, Maker};
 use crate::home::{Home, HomeError};
 use crate::node::{MAX_QUEUE, Node, Shared};
 use crate::snapshots::{self, Snapshots};
@@ -95,24 +94,16 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     })
     .await
     .map_err(|e| NodeError::Data(e.to_string()))?;
-    let mut known = HashSet::new();
     for other in &config.peers {
         let address: Multiaddr = other
             .data
             .parse()
             .map_err(|e| NodeError::Data(format!("{}: {e}", other.data)))?;
-        known.extend(peer_in(&address));
         peer.connect(address);
     }
-    // Whoever asks gets what is there; only the chain's own nodes can have one made.
     let program = std::env::current_exe().map_err(|e| NodeError::Data(e.to_string()))?;
-    let deltas = Maker::start(
-        blocks.clone(),
-        &home.deltas(),
-        program,
-        MayAsk::Peers(known),
-    )
-    .map_err(|e| NodeError::Data(format!("{}: {e}", home.deltas().display())))?;
+    let deltas = Maker::start(blocks.clone(), &home.deltas(), program, Between::Releases)
+        .map_err(|e| NodeError::Data(format!("{}: {e}", home.deltas().display())))?;
     peer.offer_deltas(Arc::new(deltas));
     let snapshots = Snapshots::open(&home, &blocks)
         .map_err(|e| NodeError::Data(format!("{}: {e}", home.snapshots().display())))?;

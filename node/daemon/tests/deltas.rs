@@ -13,7 +13,7 @@ use instar_chunks::{BlockStore, Cid, Limits, export, missing};
 use instar_delta::release::make_release;
 use instar_ipfs::delta::{Deltas, Found};
 use instar_ipfs::{Peer, PeerConfig, PeerId};
-use instar_node::deltas::{Maker, MayAsk, Old, Outcome, Wish, missing_bytes, obtain};
+use instar_node::deltas::{Between, Maker, Old, Outcome, Wish, missing_bytes, obtain};
 
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -122,7 +122,7 @@ impl Node {
 struct Offers(Vec<u8>);
 
 impl Deltas for Offers {
-    fn find(&self, _: PeerId, _: &Cid, _: &Cid, _: bool) -> Found {
+    fn find(&self, _: &Cid, _: &Cid, _: bool) -> Found {
         use std::io::Write as _;
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&self.0).unwrap();
@@ -134,7 +134,7 @@ impl Deltas for Offers {
 struct Cuts;
 
 impl Deltas for Cuts {
-    fn find(&self, _: PeerId, _: &Cid, _: &Cid, _: bool) -> Found {
+    fn find(&self, _: &Cid, _: &Cid, _: bool) -> Found {
         Found::Here(File::open("/dev/null").unwrap(), 900)
     }
 }
@@ -275,47 +275,62 @@ async fn nothing_is_asked_for_where_nothing_can_be_saved() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_maker_works_for_whom_it_may_and_between_what_is_kept() {
+async fn a_maker_works_from_an_older_release_to_a_newer_one_of_a_slot() {
     let releases = Releases::new();
     let node = Node::start(1).await;
-    node.hold(&releases.path("old"), None);
-    node.hold(&releases.path("new"), Some("new"));
-    let friend = PeerId::random();
+    node.hold(&releases.path("old"), Some("node"));
+    node.hold(&releases.path("new"), Some("node/2"));
     // A program that makes nothing: what is tried here comes before it.
+    let folder = node.dir.path().join("deltas");
     let maker = Maker::start(
         node.store.clone(),
-        &node.dir.path().join("deltas"),
+        &folder,
         "/bin/false".into(),
-        MayAsk::Peers([friend].into()),
+        Between::Releases,
     )
     .unwrap();
-    let find = |who, make| maker.find(who, &releases.old, &releases.new, make);
+    let why = async |have: &Cid, want: &Cid| {
+        assert!(matches!(maker.find(have, want, true), Found::Making));
+        tokio::time::timeout(Duration::from_secs(20), async {
+            while !matches!(maker.find(have, want, true), Found::None) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .unwrap();
+        maker.why_not(have, want).unwrap()
+    };
+    let find = |make| maker.find(&releases.old, &releases.new, make);
     assert!(
-        matches!(find(PeerId::random(), true), Found::None),
-        "a stranger"
-    );
-    assert!(
-        matches!(find(friend, false), Found::None),
+        matches!(find(false), Found::None),
         "nothing was asked to be made"
     );
-    assert!(matches!(find(friend, true), Found::Making));
     let absent = instar_chunks::block::cid_of(instar_chunks::block::RAW, b"absent");
     assert!(matches!(
-        maker.find(friend, &absent, &releases.new, true),
+        maker.find(&absent, &releases.new, true),
         Found::None
     ));
-    // The old one is not pinned: refused, and remembered.
-    tokio::time::timeout(Duration::from_secs(20), async {
-        while !matches!(find(friend, true), Found::None) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await
-    .unwrap();
-    assert_eq!(
-        fs::read_dir(node.dir.path().join("deltas"))
-            .unwrap()
-            .count(),
-        0
-    );
+    // The right way round only the program is in the way; what failed is remembered.
+    let right = why(&releases.old, &releases.new).await;
+    assert!(right.starts_with("exit status: 1"), "{right}");
+    let back = why(&releases.new, &releases.old).await;
+    assert!(back.contains("no older and newer release"), "{back}");
+    // Of another slot, and what nobody pinned.
+    let part = |root: &Cid| {
+        instar_chunks::read::resolve(&*node.store, root, "linux", &Limits::default()).unwrap()
+    };
+    node.store
+        .pin("dapps/other/3", &part(&releases.old))
+        .unwrap();
+    node.store.unpin("node").unwrap();
+    let other = why(&part(&releases.old), &part(&releases.new)).await;
+    assert!(other.contains("no older and newer release"), "{other}");
+    // Parts of releases are what nodes ask for.
+    node.store.pin("node/1", &releases.old).unwrap();
+    let file = |root: &Cid| {
+        instar_chunks::read::resolve(&*node.store, root, "linux/node", &Limits::default()).unwrap()
+    };
+    let inside = why(&file(&releases.old), &file(&releases.new)).await;
+    assert!(inside.starts_with("exit status: 1"), "{inside}");
+    assert_eq!(fs::read_dir(folder).unwrap().count(), 0);
 }

@@ -49,8 +49,8 @@ pub enum Found {
 
 /// Where a node's deltas come from.
 pub trait Deltas: Send + Sync {
-    /// The delta from `have` to `want`, for `asker`. With `make` one may be made for later. Must not wait.
-    fn find(&self, asker: PeerId, have: &Cid, want: &Cid, make: bool) -> Found;
+    /// The delta from `have` to `want`. With `make` one may be made for later. Must not wait.
+    fn find(&self, have: &Cid, want: &Cid, make: bool) -> Found;
 }
 
 /// What a peer answered.
@@ -141,7 +141,7 @@ impl DeltaExchange {
         };
         let mut stream = frames.into_stream();
         let sent = async {
-            let found = self.find(peer, question).await;
+            let found = self.find(question).await;
             let (kind, bytes) = match &found {
                 Found::None => (Kind::None, 0),
                 Found::Making => (Kind::Making, 0),
@@ -176,7 +176,7 @@ impl DeltaExchange {
         }
     }
 
-    async fn find(&self, peer: PeerId, question: Parsed) -> Found {
+    async fn find(&self, question: Parsed) -> Found {
         let Some(deltas) = self.deltas.get().cloned() else {
             return Found::None;
         };
@@ -184,7 +184,7 @@ impl DeltaExchange {
             have, want, make, ..
         } = question;
         // It opens a file.
-        tokio::task::spawn_blocking(move || deltas.find(peer, &have, &want, make))
+        tokio::task::spawn_blocking(move || deltas.find(&have, &want, make))
             .await
             .unwrap_or(Found::None)
     }

@@ -132,17 +132,7 @@ pub fn comes_late() {
 
 /// Lets the validators make snapshots often, and the chain grow; the newest snapshot when it rests.
 fn grow(stage: &mut Stage<'_>) -> Offer {
-    stage.validators.iter_mut().for_each(|v| v.stop());
-    let (program, release) = (stage.program.clone(), stage.first_node.clone());
-    for validator in &mut stage.validators {
-        let mut config = validator.home.config().unwrap();
-        config.snapshot_every = EVERY;
-        validator.home.write_config(&config).unwrap();
-        validator.start(&program, &release).unwrap();
-    }
-    for validator in &mut stage.validators {
-        validator.wait_ready().unwrap();
-    }
+    super::with_settings(stage, |config| config.snapshot_every = EVERY);
     let traffic = Traffic::start(stage.chain, stage.clients.clone(), 0, INTERVAL).unwrap();
     let newest = |client: &Client| -> anyhow::Result<Option<Offer>> {
         let offers: Vec<Offer> = client.get("/v1/snapshots")?;

@@ -12,6 +12,7 @@ mod liars;
 mod loopback;
 mod operators;
 mod outside;
+mod staged;
 mod stores;
 mod work_tree;
 
@@ -31,6 +32,10 @@ const STORIES: &[Story] = &[
         work_tree::flipped_byte,
     ),
     ("a_held_network_shows", held::held_network),
+    (
+        "a_release_comes_as_a_delta_to_who_did_not_build_it",
+        staged::comes_as_a_delta,
+    ),
     (
         "four_operators_begin_a_chain_with_the_programs_verbs",
         operators::four_operators,
@@ -122,4 +127,22 @@ fn with_accounts<T>(
     };
     let mut stage = instar::demo::stage::Stage::found(&talk, &setup).unwrap();
     story(&mut stage)
+}
+
+/// Changes the settings of every validator's node, and starts them again.
+fn with_settings(
+    stage: &mut instar::demo::stage::Stage<'_>,
+    change: impl Fn(&mut instar_node::home::NodeConfig),
+) {
+    stage.validators.iter_mut().for_each(|v| v.stop());
+    let (program, release) = (stage.program.clone(), stage.first_node.clone());
+    for validator in &mut stage.validators {
+        let mut config = validator.home.config().unwrap();
+        change(&mut config);
+        validator.home.write_config(&config).unwrap();
+        validator.start(&program, &release).unwrap();
+    }
+    for validator in &mut stage.validators {
+        validator.wait_ready().unwrap();
+    }
 }

@@ -1,11 +1,10 @@
 //! Makes deltas for peers, and keeps them.
 //!
-//! A stranger's question costs a look into a folder. Making one costs seconds of a processor and hundreds of megabytes, so:
-//! only between two things that were pinned here or stand in a folder that was; only for those who [`MayAsk`]; one at a
-//! time, in a process of its own at the lowest priority, with bounded memory and time; and with rests, so that whoever asks
-//! again and again gets at most a part of one processor.
+//! A question costs a look into a folder. Making one costs seconds of a processor and hundreds of megabytes, and who asks is
+//! nobody that this node knows: a door's device as well as a stranger. So: only [`Between`] what is pinned here; one at a time, in a process of its own at the lowest priority, with bounded memory
+//! and time; and with rests, so that whoever asks again and again gets at most a part of one processor.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -15,7 +14,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use instar_chunks::{BlockStore, Blocks, Cid, Limits, export, read};
-use instar_ipfs::PeerId;
 use instar_ipfs::delta::{Deltas, Found};
 use tokio::sync::mpsc;
 
@@ -35,18 +33,20 @@ const MAX_WAITING: usize = 4;
 const FAILED_FOR: Duration = Duration::from_secs(600);
 /// Failed pairs that are remembered.
 const MAX_FAILED: usize = 256;
-/// Entries of pinned folders that are looked through for an address.
+/// Releases of a slot that a delta leads to: the newest, and the one before it, which slow nodes may still be staging.
+const OFFERED: usize = 2;
+/// Entries of a release that are looked through for an address.
 const MAX_ENTRIES: usize = 20_000;
-/// Folders below a pin that are looked into.
+/// Folders below its root that are looked into.
 const MAX_FOLDERS_DEEP: usize = 8;
 
-/// For whom deltas are made. What was made is given to anybody.
-#[derive(Clone, Debug)]
-pub enum MayAsk {
-    /// Anybody who connects.
-    Anybody,
-    /// These peers.
-    Peers(HashSet<PeerId>),
+/// Between what a delta is made, when somebody asks for it. What was made is given to anybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Between {
+    /// From an older release of a slot to one of its newest.
+    Releases,
+    /// Between any two things that are pinned, or stand in a folder that is.
+    Pinned,
 }
 
 type Pair = (Cid, Cid);
@@ -55,13 +55,13 @@ type Pair = (Cid, Cid);
 pub struct Maker {
     inner: Arc<Inner>,
     queue: mpsc::Sender<Pair>,
-    may_ask: MayAsk,
 }
 
 struct Inner {
     store: Arc<BlockStore>,
     kept: Kept,
     program: PathBuf,
+    between: Between,
     state: Mutex<State>,
 }
 
@@ -69,7 +69,12 @@ struct Inner {
 struct State {
     /// Waiting or being made.
     waiting: HashSet<Pair>,
-    failed: HashMap<Pair, Instant>,
+    failed: HashMap<Pair, Failed>,
+}
+
+struct Failed {
+    at: Instant,
+    why: String,
 }
 
 impl Maker {
@@ -79,21 +84,25 @@ impl Maker {
         store: Arc<BlockStore>,
         folder: &Path,
         program: PathBuf,
-        may_ask: MayAsk,
+        between: Between,
     ) -> io::Result<Self> {
         let inner = Arc::new(Inner {
             store,
             kept: Kept::open(folder)?,
             program,
+            between,
             state: Mutex::default(),
         });
         let (queue, waiting) = mpsc::channel(MAX_WAITING);
         tokio::spawn(Arc::clone(&inner).work(waiting));
-        Ok(Self {
-            inner,
-            queue,
-            may_ask,
-        })
+        Ok(Self { inner, queue })
+    }
+
+    /// Why a delta could not be made when it was asked for last.
+    pub fn why_not(&self, have: &Cid, want: &Cid) -> Option<String> {
+        let state = self.inner.lock();
+        let failed = state.failed.get(&(*have, *want));
+        failed.map(|failed| failed.why.clone())
     }
 
     fn have_made(&self, pair: Pair) -> Found {
@@ -104,7 +113,7 @@ impl Maker {
         if state
             .failed
             .get(&pair)
-            .is_some_and(|at| at.elapsed() < FAILED_FOR)
+            .is_some_and(|failed| failed.at.elapsed() < FAILED_FOR)
         {
             return Found::None;
         }
@@ -124,15 +133,11 @@ impl Maker {
 }
 
 impl Deltas for Maker {
-    fn find(&self, asker: PeerId, have: &Cid, want: &Cid, make: bool) -> Found {
+    fn find(&self, have: &Cid, want: &Cid, make: bool) -> Found {
         if let Some((file, bytes)) = self.inner.kept.find(have, want) {
             return Found::Here(file, bytes);
         }
-        let may = match &self.may_ask {
-            MayAsk::Anybody => true,
-            MayAsk::Peers(peers) => peers.contains(&asker),
-        };
-        match make && may && have != want {
+        match make && have != want {
             true => self.have_made((*have, *want)),
             false => Found::None,
         }
@@ -160,7 +165,8 @@ impl Inner {
                         if state.failed.len() >= MAX_FAILED {
                             state.failed.clear();
                         }
-                        state.failed.insert(pair, Instant::now());
+                        let at = Instant::now();
+                        state.failed.insert(pair, Failed { at, why });
                     }
                 }
             }
@@ -182,7 +188,7 @@ impl Inner {
         Ok(bytes)
     }
 
-    /// Writes both sides out, if somebody decided to keep them.
+    /// Writes both sides out, if the one leads to the other.
     fn lay_out(&self, (have, want): Pair) -> Result<tempfile::TempDir, String> {
         let scratch = tempfile::Builder::new()
             .prefix("work-")
@@ -193,12 +199,20 @@ impl Inner {
             ..Limits::default()
         };
         let _lease = self.store.lease();
+        let (holds, else_why) = match self.between {
+            Between::Releases => (
+                leads_on(&self.store, &have, &want),
+                "they are no older and newer release of one slot that are pinned here",
+            ),
+            Between::Pinned => (
+                [have, want].iter().all(|side| is_named(&self.store, side)),
+                "they are not both pinned, nor stand in pinned folders",
+            ),
+        };
+        if !holds {
+            return Err(else_why.into());
+        }
         for (side, cid) in [("old", have), ("new", want)] {
-            if !is_named(&self.store, &cid) {
-                return Err(format!(
-                    "{cid} is neither pinned nor stands in a pinned folder"
-                ));
-            }
             export(
                 &*self.store,
                 &cid,
@@ -212,10 +226,39 @@ impl Inner {
     }
 }
 
-/// Whether `wanted` is pinned, or stands in a folder below a pin.
-fn is_named(store: &BlockStore, wanted: &Cid) -> bool {
+/// Whether `want` is one of the newest releases of a slot, or stands in it, and `have` does so in an older one.
+fn leads_on(store: &BlockStore, have: &Cid, want: &Cid) -> bool {
     let Ok(pins) = store.pins() else { return false };
-    let mut level: Vec<Cid> = pins.into_iter().map(|(_, root)| root).collect();
+    let mut slots: BTreeMap<&str, Vec<(u64, Cid)>> = BTreeMap::new();
+    for (name, root) in &pins {
+        let (slot, number) = slot_of(name);
+        slots.entry(slot).or_default().push((number, *root));
+    }
+    slots.into_values().any(|mut releases| {
+        releases.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
+        releases.iter().take(OFFERED).any(|(newer, root)| {
+            let older = releases.iter().filter(|(number, _)| number < newer);
+            holds(store, root, want) && older.into_iter().any(|(_, root)| holds(store, root, have))
+        })
+    })
+}
+
+fn is_named(store: &BlockStore, wanted: &Cid) -> bool {
+    let pins = store.pins().unwrap_or_default();
+    pins.iter().any(|(_, root)| holds(store, root, wanted))
+}
+
+/// Releases are pinned as `<slot>/<number>`; the one that a chain began with as `<slot>`.
+fn slot_of(pin: &str) -> (&str, u64) {
+    let numbered = pin
+        .rsplit_once('/')
+        .and_then(|(slot, number)| Some((slot, number.parse().ok()?)));
+    numbered.unwrap_or((pin, 0))
+}
+
+/// Whether `wanted` is `root`, or stands in a folder below it.
+fn holds(store: &BlockStore, root: &Cid, wanted: &Cid) -> bool {
+    let mut level = vec![*root];
     let mut seen: HashSet<Cid> = HashSet::new();
     for _ in 0..=MAX_FOLDERS_DEEP {
         if level.contains(wanted) {
@@ -261,4 +304,17 @@ async fn run(program: &Path, folder: &Path, made: &Path) -> Result<(), String> {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(format!("{}: {}", output.status, said.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_says_which_release_it_is() {
+        assert_eq!(slot_of("dapps/coin/12"), ("dapps/coin", 12));
+        assert_eq!(slot_of("dapps/coin"), ("dapps/coin", 0));
+        assert_eq!(slot_of("node/3"), ("node", 3));
+        assert_eq!(slot_of("node"), ("node", 0));
+    }
 }

@@ -9,7 +9,7 @@ use instar_ipfs::dht::DhtConfig;
 use instar_ipfs::{Multiaddr, Peer, PeerConfig};
 
 use crate::announce;
-use crate::deltas::{Maker, MayAsk};
+use crate::deltas::{Between, Maker};
 
 /// Where to serve.
 pub struct ServeOptions {
@@ -100,7 +100,7 @@ pub async fn serve(
                 .map_err(|e| listen(address.to_string())(Box::new(e)))?;
             if let Some(MakeDeltas { folder, program }) = options.deltas {
                 let store = options.store.clone();
-                let maker = Maker::start(store, &folder, program, MayAsk::Anybody);
+                let maker = Maker::start(store, &folder, program, Between::Pinned);
                 let maker = maker.map_err(|source| ServeError::Deltas {
                     path: folder.display().to_string(),
                     source,

@@ -24,6 +24,7 @@ use instar_chunks::{Limits, Profile, add_file, missing};
 use instar_ipfs::FetchOptions;
 
 use crate::deltas::{Got, Old, Wish, obtain};
+use crate::metrics::Came;
 use crate::node::Shared;
 
 /// The largest release that a node fetches.
@@ -170,6 +171,7 @@ async fn bring(node: &Shared, part: &Part, limits: &Limits) -> Result<(), String
                 instead_of,
             }) => {
                 tracing::info!(%peer, bytes, instead_of, part = part.name, "came as a delta");
+                node.metrics.staged(Came::Delta, bytes);
             }
             None => tracing::debug!(
                 why = outcome.why_not,
@@ -178,15 +180,13 @@ async fn bring(node: &Shared, part: &Part, limits: &Limits) -> Result<(), String
             ),
         }
     }
-    node.peer
-        .fetch(&part.cid, limits)
-        .await
-        .map(|report| {
-            for (peer, why) in &report.refused {
-                tracing::warn!(%peer, why, part = part.name, "a peer sent something else");
-            }
-        })
-        .map_err(|e| format!("the blocks can't be fetched: {e}"))
+    let fetched = node.peer.fetch(&part.cid, limits).await;
+    let report = fetched.map_err(|e| format!("the blocks can't be fetched: {e}"))?;
+    for (peer, why) in &report.refused {
+        tracing::warn!(%peer, why, part = part.name, "a peer sent something else");
+    }
+    node.metrics.staged(Came::Blocks, report.fetched_bytes);
+    Ok(())
 }
 
 /// Verifies the release's document and every attestation, offline, against what the ledger fixed.
