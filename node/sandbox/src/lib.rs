@@ -1,9 +1,9 @@
 //! Run one command in a sealed container, by a single-threaded helper.
 //!
 //! Making a container means cloning a process and going on in the clone, which no program with several threads can do
-//! safely. So the calling program executes itself once more, as a *helper*: a process with one thread, that reads a
-//! [`Job`] from a socket, builds the container, and reports how it ended. A program that uses this crate calls [`init`]
-//! before anything else in `main`; in the helper it never returns.
+//! safely. So the calling program executes itself once more, as the *forker*: a process with one thread, which forks a
+//! *helper* for each container, that reads a [`Job`] from a socket, builds the container, and reports how it ended. A
+//! program that uses this crate calls [`init`] before anything else in `main`; in forker and helper it never returns.
 //!
 //! What always holds, or the job isn't started: all namespaces, no network, a read-only root, no capabilities, no new
 //! privileges, a seccomp filter, resource limits and a wall clock. Cgroup limits come on top where the kernel gives
@@ -12,8 +12,10 @@
 //! Invariant: this crate knows neither builds nor dapps, and depends on no other room.
 
 mod error;
+mod forker;
 mod helper;
 mod job;
+mod pidfd;
 mod probe;
 mod run;
 mod wire;
@@ -23,10 +25,10 @@ pub use job::{Job, Limits, Mount, MountKind, Profile, Root, Stream};
 pub use probe::{Missing, Mode, Report, probe};
 pub use run::{Exit, Killer, Running, Status, spawn};
 
-/// The hidden first argument with which a program executes itself as the helper.
+/// The hidden first argument with which a program executes itself as the forker.
 pub const HELPER_ARG: &str = "__sandbox";
 
-/// Becomes the helper, if this process was started as one, and then never returns.
+/// Becomes the forker, if this process was started as one, and then never returns.
 ///
 /// Must be the first thing that `main` does: before a thread, a runtime or a logger exists.
 pub fn init() {

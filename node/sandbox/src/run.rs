@@ -4,17 +4,16 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, IoSlice, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde::{Deserialize, Serialize};
 
+use crate::forker::Helper;
 use crate::wire::{MAX_LINE_BYTES, Reply, Request};
-use crate::{HELPER_ARG, Job, SandboxError, Stream};
+use crate::{Job, SandboxError, Stream};
 
 /// Building a container takes about 10 ms; on a machine that is busy with compilers it may take a thousand times that.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -70,7 +69,7 @@ pub struct Running {
     /// The command's errors, where the job asked for a pipe.
     pub stderr: Option<PipeReader>,
     control: BufReader<UnixStream>,
-    helper: Child,
+    helper: Helper,
     exit: Option<Exit>,
     cgroups: Vec<PathBuf>,
 }
@@ -91,15 +90,9 @@ impl Killer {
 pub fn spawn(job: &Job) -> Result<Running, SandboxError> {
     job.check()?;
     let (ours, theirs) = UnixStream::pair()?;
-    let mut helper = Command::new("/proc/self/exe")
-        .arg0("instar-sandbox")
-        .arg(HELPER_ARG)
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
+    let helper = Helper::fork(&theirs)?;
+    // Or nobody would notice that the helper is gone.
+    drop(theirs);
     match hand_over(job, &ours) {
         Ok((stdin, stdout, stderr, cgroups)) => Ok(Running {
             stdin,
@@ -113,8 +106,8 @@ pub fn spawn(job: &Job) -> Result<Running, SandboxError> {
         Err(error) => {
             drop(ours);
             // The helper is gone, or ends because its socket is closed; either way nothing of it stays.
-            let _ = helper.kill();
-            let _ = helper.wait();
+            helper.kill();
+            helper.wait();
             Err(error)
         }
     }
@@ -240,7 +233,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         // The helper takes the closed socket as an order to end the container, and ends after it.
         let _ = self.control.get_ref().shutdown(std::net::Shutdown::Write);
-        let _ = self.helper.wait();
+        self.helper.wait();
         for folder in &self.cgroups {
             // Only there if the helper was killed. Its container dies with it, but takes a moment.
             for _ in 0..REMOVE_TRIES {

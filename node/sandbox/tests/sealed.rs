@@ -103,6 +103,10 @@ fn main() {
             nothing_survives_a_killed_helper,
         ),
         (
+            "a_killed_forker_takes_nothing_with_it",
+            a_killed_forker_takes_nothing_with_it,
+        ),
+        (
             "nothing_survives_a_killed_caller",
             nothing_survives_a_killed_caller,
         ),
@@ -599,6 +603,25 @@ fn nothing_survives_a_killed_helper() {
     assert!(gone(&nap), "a process of the container survived its helper");
     let mut running = running;
     assert!(running.wait().is_err());
+}
+
+fn a_killed_forker_takes_nothing_with_it() {
+    let mut job = shell("read line; echo $line");
+    job.stdin = Stream::Pipe;
+    let mut before = spawn(&job).unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", before.helper_id())).unwrap();
+    // `pid (name) state parent …`, and the name is ours.
+    let parent = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1);
+    let forker = nix::unistd::Pid::from_raw(parent.unwrap().parse().unwrap());
+    assert_ne!(forker, nix::unistd::getpid());
+    nix::sys::signal::kill(forker, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let mut after = spawn(&shell("exit 3")).unwrap();
+    assert_eq!(after.wait().unwrap().status, Status::Exited(3));
+    std::io::Write::write_all(before.stdin.as_mut().unwrap(), b"still here\n").unwrap();
+    let mut said = String::new();
+    std::io::Read::read_to_string(before.stdout.as_mut().unwrap(), &mut said).unwrap();
+    assert_eq!(said, "still here\n");
+    assert!(before.wait().unwrap().success());
 }
 
 fn hold(nap: &str) -> ! {

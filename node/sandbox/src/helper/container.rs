@@ -18,6 +18,7 @@ use serde_json::json;
 use super::cgroup::Cgroup;
 use super::root::Places;
 use super::{Failure, Step, namespaces, root, seccomp};
+use crate::pidfd::open_pidfd;
 use crate::{Job, Status};
 
 /// The sandbox could not be sealed, so the command was not started.
@@ -75,7 +76,7 @@ pub fn start(job: &Job, streams: [OwnedFd; 3], cgroup: &Cgroup) -> Result<Contai
     drop(alive_theirs);
     let pid = container.pid().map(|pid| Pid::from_raw(pid.as_raw()));
     let pid = pid.ok_or_else(|| Failure::new("building the container", "it has no process"))?;
-    let started = pidfd_open(pid)
+    let started = open_pidfd(pid.as_raw().unsigned_abs())
         .step("watching the container")
         .and_then(|pidfd| {
             // Between built and started, so that nothing of the command's runs outside the limits.
@@ -139,16 +140,6 @@ impl Container {
                 resident_bytes,
             },
         ))
-    }
-}
-
-fn pidfd_open(pid: Pid) -> std::io::Result<OwnedFd> {
-    // SAFETY: the call takes two numbers and gives a new descriptor or -1.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
-    match i32::try_from(fd) {
-        // SAFETY: the kernel has just opened this descriptor for this process; nobody else owns it.
-        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-        _ => Err(std::io::Error::last_os_error()),
     }
 }
 

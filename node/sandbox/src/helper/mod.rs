@@ -1,4 +1,4 @@
-//! The helper process: one thread that builds one container, watches it, and reports how it ended.
+//! The forker, which forks helpers, and the helper: one thread that builds one container, watches it, and reports how it ended.
 
 mod cgroup;
 mod container;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-use nix::unistd::Pid;
+use nix::unistd::{ForkResult, Pid};
 
 use crate::wire::{MAX_LINE_BYTES, Reply, Request};
 use crate::{Exit, Job, Missing, Status};
@@ -52,11 +52,52 @@ impl<T, E: ToString> Step<T> for Result<T, E> {
     }
 }
 
-/// The helper's whole life; its result is the exit code.
+/// The forker's whole life, and then that of each helper; the result is the exit code.
 pub fn main() -> i32 {
-    // A Ctrl-C at the terminal is for the caller. The helper ends when the caller's socket closes, and cleans up.
+    // A Ctrl-C at the terminal is for the caller. Forker and helpers end when the caller's sockets close, and clean up.
     let _ = nix::unistd::setsid();
+    // Helpers that have ended leave nothing behind: nobody asks how.
+    if !children(libc::SIG_IGN) {
+        return 1;
+    }
     // SAFETY: the caller put its socket at descriptor 0, and nothing else in this process uses or closes it.
+    let caller = std::mem::ManuallyDrop::new(UnixStream::from(unsafe { OwnedFd::from_raw_fd(0) }));
+    // A closed socket is the caller's end.
+    while let Ok([socket]) = receive_fds(&caller) {
+        // SAFETY: this process has one thread, so that nothing is left locked or half done in the clone.
+        match unsafe { nix::unistd::fork() } {
+            // It takes the place of the forker's socket, which a helper must not keep open.
+            // SAFETY: two open descriptors.
+            Ok(ForkResult::Child) => {
+                if unsafe { libc::dup2(socket.as_raw_fd(), 0) } == -1 || !children(libc::SIG_DFL) {
+                    return 1;
+                }
+                drop(socket);
+                return helper();
+            }
+            Ok(ForkResult::Parent { child }) => {
+                drop(socket);
+                let pid = child.as_raw().unsigned_abs().to_ne_bytes();
+                if (&mut &*caller).write_all(&pid).is_err() {
+                    break;
+                }
+            }
+            // The caller waits for a number, and hears that there is none.
+            Err(_) => return 1,
+        }
+    }
+    0
+}
+
+/// What becomes of this process's children when they end.
+fn children(handler: libc::sighandler_t) -> bool {
+    // SAFETY: both handlers are the system's own.
+    unsafe { libc::signal(libc::SIGCHLD, handler) != libc::SIG_ERR }
+}
+
+/// A helper's whole life; its result is the exit code.
+fn helper() -> i32 {
+    // SAFETY: the caller's socket is at descriptor 0, and nothing else in this process uses or closes it.
     let socket = UnixStream::from(unsafe { OwnedFd::from_raw_fd(0) });
     // A panic would be lost, because nobody reads this process's errors; the caller is told instead.
     std::panic::set_hook(Box::new(|info| {
@@ -81,7 +122,7 @@ pub fn main() -> i32 {
 }
 
 fn serve(socket: &UnixStream) -> Result<(), Failure> {
-    let streams = receive_streams(socket).step("receiving the streams")?;
+    let streams: [OwnedFd; 3] = receive_fds(socket).step("receiving the streams")?;
     let mut lines = BufReader::new(socket);
     let mut line = Vec::new();
     lines
@@ -187,7 +228,7 @@ fn say(socket: &mut impl Write, reply: &Reply) -> std::io::Result<()> {
     socket.write_all(&line)
 }
 
-fn receive_streams(socket: &UnixStream) -> std::io::Result<[OwnedFd; 3]> {
+fn receive_fds<const N: usize>(socket: &UnixStream) -> std::io::Result<[OwnedFd; N]> {
     let mut byte = [0u8; 1];
     let mut space = nix::cmsg_space!([RawFd; 3]);
     let mut slices = [IoSliceMut::new(&mut byte)];
@@ -209,7 +250,7 @@ fn receive_streams(socket: &UnixStream) -> std::io::Result<[OwnedFd; 3]> {
         }
     }
     fds.try_into()
-        .map_err(|_| std::io::Error::other("three streams were expected"))
+        .map_err(|_| std::io::Error::other("other descriptors were expected"))
 }
 
 fn end(pid: Pid) {
