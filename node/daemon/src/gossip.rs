@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use instar_ledger::Lane;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::core::{Core, CoreError};
 use crate::node::{Batch, Shared, now_ms};
 
 /// The data swarm's topic for lane messages.
 pub(crate) const LANES_TOPIC: &str = "instar/lanes/v1";
-/// How long entries are gathered into one lane commit.
+/// Lane commits are at least so far apart: what comes meanwhile is gathered into the next one.
 const BATCH_WINDOW: Duration = Duration::from_millis(4);
 /// Entries of one lane commit at most.
 const MAX_BATCH: usize = 1_000;
@@ -23,8 +24,10 @@ const SELDOM: u32 = 16;
 
 /// Gathers entries into lane commits.
 pub(crate) async fn lane_loop(node: Shared, mut queue: mpsc::Receiver<Batch>) {
+    let mut next = Instant::now();
     while let Some(first) = queue.recv().await {
-        tokio::time::sleep(BATCH_WINDOW).await;
+        // Whoever comes alone goes at once.
+        tokio::time::sleep_until(next).await;
         let (mut entries, mut waiting) = (first.entries, vec![first.done]);
         while entries.len() < MAX_BATCH {
             let Ok(next) = queue.try_recv() else { break };
@@ -47,6 +50,7 @@ pub(crate) async fn lane_loop(node: Shared, mut queue: mpsc::Receiver<Batch>) {
                     .for_each(|w| drop(w.send(Err(CoreError::Ledger(why.clone())))));
             }
         }
+        next = Instant::now() + BATCH_WINDOW;
     }
 }
 
