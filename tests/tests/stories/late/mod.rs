@@ -1,6 +1,8 @@
 //! A fifth node comes when the chain is some hundred blocks old: by a snapshot, killed on the way, past sources that
 //! lie; it follows, answers as the others do, and becomes a validator.
 
+mod joins;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -11,12 +13,14 @@ use instar::demo::stage::Stage;
 use instar::demo::traffic::{INTERVAL, Traffic, account_key};
 use instar::demo::wait;
 use instar_attest::Purpose;
-use instar_node::home::Home;
+use instar_node::home::{Home, MIN_STATES_KEPT};
 use instar_node::snapshots::Offer;
 use serde_json::{Value, json};
 
-use super::liars::{Liar, Lie};
 use super::operators::{done, instar, ports, text};
+use joins::{
+    BEFORE_THE_KILL, joins_from_a_checkpoint, joins_past_a_kill_and_liars, others_who_lie_are_named,
+};
 
 /// Enough for a state of several chunks.
 const ACCOUNTS: usize = 10_000;
@@ -26,8 +30,9 @@ const EVERY: u64 = 32;
 const LONG: u64 = 300;
 /// A chain of hundreds of blocks takes its time where compilers share the machine.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// Chunks that the first join gets.
-const BEFORE_THE_KILL: usize = 3;
+/// The validator that keeps no more states than it must, and a height that it does not keep.
+const PRUNES: &str = "val-4";
+const LONG_AGO: u64 = 100;
 /// Blocks that the new node follows.
 const FOLLOWED: u64 = 20;
 
@@ -114,7 +119,9 @@ pub fn comes_late() {
             let offer = grow(stage);
             assert!(offer.chunks > BEFORE_THE_KILL as u64 + 2, "{offer:?}");
             let mut late = Late::new(dir.path());
+            old_states_are_gone_where_few_are_kept(stage);
             joins_past_a_kill_and_liars(stage, &late, &offer);
+            joins_from_a_checkpoint(stage, &late, &offer);
             others_who_lie_are_named(stage, &late, &offer);
             late.start();
             follows(stage, &late, &offer);
@@ -132,7 +139,12 @@ pub fn comes_late() {
 
 /// Lets the validators make snapshots often, and the chain grow; the newest snapshot when it rests.
 fn grow(stage: &mut Stage<'_>) -> Offer {
-    super::with_settings(stage, |config| config.snapshot_every = EVERY);
+    super::with_settings(stage, |config| {
+        config.snapshot_every = EVERY;
+        if config.name == PRUNES {
+            config.states_kept = MIN_STATES_KEPT;
+        }
+    });
     let traffic = Traffic::start(stage.chain, stage.clients.clone(), 0, INTERVAL).unwrap();
     let newest = |client: &Client| -> anyhow::Result<Option<Offer>> {
         let offers: Vec<Offer> = client.get("/v1/snapshots")?;
@@ -166,107 +178,26 @@ fn grow(stage: &mut Stage<'_>) -> Offer {
     offer
 }
 
-fn joins_past_a_kill_and_liars(stage: &Stage<'_>, late: &Late, offer: &Offer) {
-    let home = late.home.path();
-    let stalls = Liar::before(
-        &stage.validators[0].url(),
-        Lie::StallsAfter(BEFORE_THE_KILL),
-    );
-    let mut child = late
-        .join(stage, home, &[&stalls.url])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    while stalls.chunks.recv_timeout(PATIENCE).unwrap() < BEFORE_THE_KILL {}
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(late.home.joining().exists() && !late.home.ledger().exists());
-
-    // The list of the first lacks a chunk, the second changes every chunk; the third is honest.
-    let short = Liar::before(&stage.validators[1].url(), Lie::List);
-    let flips = Liar::before(&stage.validators[2].url(), Lie::Chunks);
-    let honest = stage.validators[3].url();
-    let output = late
-        .join(stage, home, &[&short.url, &flips.url, &honest])
-        .output()
-        .unwrap();
-    let joined = facts(&output);
-    let snapshot = &joined["snapshot"];
-    assert_eq!(snapshot["height"], offer.height);
-    assert_eq!(snapshot["chunks"], offer.chunks);
-    assert_eq!(snapshot["resumed"], BEFORE_THE_KILL);
-    let named: Vec<(&str, &str)> = snapshot["dropped"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|d| (d["url"].as_str().unwrap(), d["why"].as_str().unwrap()))
-        .collect();
-    let [(first, lacks), (second, flipped)] = named[..] else {
-        panic!("{snapshot}")
-    };
-    assert!(
-        first == short.url && lacks.contains("lacks some"),
-        "{lacks}"
-    );
-    assert!(
-        second == flips.url && flipped.contains("does not prove"),
-        "{flipped}"
-    );
-    assert!(late.home.ledger().exists() && !late.home.joining().exists());
-    // It joins once.
-    let again = late.join(stage, home, &[&honest]).output().unwrap();
-    let why = String::from_utf8_lossy(&again.stderr).into_owned();
-    assert!(
-        !again.status.success() && why.contains("has a chain already"),
-        "{why}"
-    );
-}
-
-/// Each in a home of its own, with an honest node beside it.
-fn others_who_lie_are_named(stage: &Stage<'_>, late: &Late, offer: &Offer) {
-    let honest = stage.validators[3].url();
-    for (lie, says) in [
-        (Lie::Height, "it offers height 9"),
-        (Lie::Root, "but the header of height"),
-        (Lie::OtherBlock, "does not prove"),
-        (Lie::Flood, "chunk "),
-    ] {
-        let liar = Liar::before(&stage.validators[0].url(), lie);
-        let home = late.dir.join(format!("{lie:?}"));
-        let output = late
-            .join(stage, &home, &[&liar.url, &honest])
-            .output()
-            .unwrap();
-        let joined = facts(&output);
-        assert_eq!(joined["snapshot"]["height"], offer.height);
-        let dropped = &joined["snapshot"]["dropped"][0];
-        assert_eq!(dropped["url"], liar.url.as_str());
-        let why = dropped["why"].as_str().unwrap();
-        assert!(why.contains(says), "{lie:?}: {why}");
+/// Each block still has its certificate everywhere; a state from long ago can be had of those who keep more.
+fn old_states_are_gone_where_few_are_kept(stage: &Stage<'_>) {
+    for (validator, client) in stage.validators.iter().zip(&stage.clients) {
+        let status = client.status().unwrap();
+        let old = client.find_bytes(&format!("/v1/state/{LONG_AGO}")).unwrap();
+        let kept = client.find_bytes(&format!("/v1/state/{}", status.height - 1));
+        assert!(kept.unwrap().is_some());
+        assert!(client.block(LONG_AGO).unwrap().is_some());
+        if validator.name == PRUNES {
+            assert!(status.states_from > LONG_AGO, "{status:?}");
+            assert!(
+                status.states_from + MIN_STATES_KEPT <= status.height,
+                "{status:?}"
+            );
+            assert!(old.is_none());
+        } else {
+            assert_eq!(status.states_from, 0);
+            assert!(old.is_some());
+        }
     }
-    // With nobody else there is no home, and the reason is said.
-    let liar = Liar::before(&stage.validators[0].url(), Lie::Chunks);
-    let home = late.dir.join("nobody");
-    let output = late.join(stage, &home, &[&liar.url]).output().unwrap();
-    let why = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        !output.status.success() && why.contains("no snapshot can be had"),
-        "{why}"
-    );
-    assert!(!Home::new(&home).ledger().exists());
-    // An archive begins at genesis, whatever is offered.
-    let home = late.dir.join("archive");
-    let output = late
-        .join(stage, &home, &[&honest])
-        .arg("--archive")
-        .output()
-        .unwrap();
-    assert_eq!(facts(&output)["snapshot"], Value::Null);
-    let archive = Home::new(&home);
-    assert_eq!(archive.config().unwrap().states_kept, 0);
-    let ledger = instar_ledger::Store::open_clone(&archive.ledger()).unwrap();
-    assert_eq!((ledger.base(), ledger.head().0), (None, 0));
 }
 
 fn follows(stage: &Stage<'_>, late: &Late, offer: &Offer) {
