@@ -229,6 +229,7 @@ fn make(folder: &Path, blocks: u64, entries: usize) -> Result<(), Failure> {
         let header = Header {
             chain,
             dapps: output.dapps,
+            forks: vec![],
             height,
             kernel: 1,
             lanes: vec![LaneRange {

@@ -158,6 +158,7 @@ fn entries(m: &mut Machine<'_>, commits: &[LaneCommit]) -> Result<Vec<Receipt>, 
                 closed = lanes::closed(&m.state, &commit.lane)?;
             }
             let receipt = Receipt {
+                chain: None,
                 detail: answer.detail,
                 entry: id,
                 index: u32::try_from(index).map_err(|_| BlockError::Overflow("entry's index"))?,

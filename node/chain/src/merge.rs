@@ -74,6 +74,7 @@ impl Parent<'_> {
         Ok(Header {
             chain: self.chain,
             dapps: output.dapps.clone(),
+            forks: Vec::new(),
             height: self.height + 1,
             kernel: KERNEL,
             lanes,

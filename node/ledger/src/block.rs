@@ -6,6 +6,7 @@ use instar_attest::{ChainId, Digest, PublicKey};
 use serde::{Deserialize, Serialize};
 
 use crate::certificate::Certificate;
+use crate::fork::ForkRange;
 use crate::lane::LaneRange;
 use crate::oid::Oid;
 use crate::receipt::ReceiptLine;
@@ -25,6 +26,9 @@ pub struct Header {
     pub chain: ChainId,
     /// For each dapp that the block touches, the digest of what it answered, so that disagreement names its dapp.
     pub dapps: BTreeMap<String, Digest>,
+    /// What is merged of forks of this chain; no field where nothing is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forks: Vec<ForkRange>,
     /// Counts from 1; genesis is 0.
     pub height: u64,
     /// The consensus kernel.

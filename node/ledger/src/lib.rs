@@ -9,6 +9,7 @@ pub mod entry;
 pub mod lane;
 
 pub mod block;
+pub mod fork;
 pub mod receipt;
 
 pub mod certificate;
@@ -38,6 +39,7 @@ mod journal;
 pub use block::{Block, BlockDraft, Header};
 pub use certificate::{Certificate, CertificateError, CommitSignature};
 pub use entry::{Entry, EntryError, MAX_ENTRY_BYTES};
+pub use fork::{ForkDue, ForkPart, ForkRange, Slice, SliceEntry};
 pub use genesis::{
     Genesis, GenesisDapp, GenesisFork, GenesisOperator, GenesisRelease, GenesisValidator, Keys,
 };

@@ -1,7 +1,7 @@
 //! Receipts: what became of each merged entry, and what the ledger itself did, one canonical JSON line each.
 
-use instar_attest::Digest;
 use instar_attest::json::{self, JsonError};
+use instar_attest::{ChainId, Digest};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -28,6 +28,9 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Receipt {
+    /// The fork that the entry was merged on before; none of an entry of this chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<ChainId>,
     /// A sentence for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
@@ -35,7 +38,7 @@ pub struct Receipt {
     pub entry: Digest,
     /// Its place in the lane commit, from 0.
     pub index: u32,
-    /// The lane that carried it.
+    /// The lane that carried it; a lane of the fork where `chain` names one.
     pub lane: Lane,
     /// What became of it.
     pub outcome: Outcome,

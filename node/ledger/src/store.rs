@@ -12,11 +12,13 @@ mod lanes;
 mod maintain;
 mod objects;
 mod open;
+mod slices;
 mod sync;
 
 pub use base::{BaseCommit, GENESIS_REF};
 pub use flush::{FLUSH_BYTES, FLUSH_EVERY, FLUSH_OBJECTS};
 pub use maintain::{MAX_PACKS, MaintainReport, PACK_GRACE, TIP_KEPT, maintain, maintain_with};
+pub use slices::has_commit;
 pub use sync::Imported;
 
 use std::cell::RefCell;
@@ -30,6 +32,7 @@ use std::time::Instant;
 use instar_attest::{ChainId, PublicKey};
 
 use crate::certificate::Certificate;
+use crate::fork::ForkRange;
 use crate::genesis::Genesis;
 use crate::grammar::{GrammarError, Kind};
 use crate::journal::Journal;
@@ -164,6 +167,39 @@ pub enum StoreError {
         block: Oid,
         /// The lane head.
         head: Oid,
+    },
+    /// A block that merges of a fork what is not due.
+    #[error(
+        "block {block} merges blocks {} to {} of fork {}, which are not due here: a motion says what of a fork is merged, \
+         in which slices", .range.from, .range.to, .range.chain
+    )]
+    NotDue {
+        /// The block.
+        block: Oid,
+        /// What it merges.
+        range: ForkRange,
+    },
+    /// A slice of a fork that does not stand on what is merged of it.
+    #[error(
+        "the slice of a fork up to {head} stands on {after}, what is merged of it ends at {expected}"
+    )]
+    SliceGap {
+        /// The slice's last block.
+        head: Oid,
+        /// What it stands on.
+        after: Oid,
+        /// What is merged.
+        expected: Oid,
+    },
+    /// A fork of another chain, or of blocks that never became final here.
+    #[error("fork {chain} stands on {block}, which is not the block of height {height} here")]
+    OtherMother {
+        /// The fork.
+        chain: ChainId,
+        /// What its genesis stands on.
+        block: Oid,
+        /// The height that it names.
+        height: u64,
     },
     /// Two commits at one place of a lane: see [`crate::equivocation`].
     #[error("lane {lane} forks at sequence {seq}: {ours} and {theirs}")]

@@ -10,7 +10,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use instar_attest::json;
+use instar_attest::{ChainId, json};
 use instar_ledger::equivocation::Evidence;
 use instar_ledger::freshness;
 use instar_ledger::grammar::{self, Kind, LanePayload, Object, SignedLaneCommit};
@@ -86,6 +86,7 @@ fn made() -> BTreeMap<&'static str, Vec<u8>> {
             id: entries[0].id(),
         }),
         ReceiptLine::Entry(Receipt {
+            chain: None,
             detail: None,
             entry: entries[0].id(),
             index: 0,
@@ -96,6 +97,7 @@ fn made() -> BTreeMap<&'static str, Vec<u8>> {
             seq: 1,
         }),
         ReceiptLine::Entry(Receipt {
+            chain: None,
             detail: Some("the next nonce of this author is 1".into()),
             entry: entries[1].id(),
             index: 1,
@@ -113,6 +115,7 @@ fn made() -> BTreeMap<&'static str, Vec<u8>> {
         header: Header {
             chain,
             dapps: BTreeMap::from([("coin".into(), instar_attest::Digest::of(b"coin"))]),
+            forks: vec![],
             height: 1,
             kernel: 1,
             lanes: vec![LaneRange {
@@ -190,12 +193,58 @@ fn made() -> BTreeMap<&'static str, Vec<u8>> {
     block.previous = Some(certificate);
     let tree = &grammar::block_tree(&block).unwrap()[0];
     let bytes = grammar::block_commit(&tree.id, &block.header, &[]);
-    ids.insert("block_2", Oid::of_object("commit", &bytes).to_hex());
+    let second = Oid::of_object("commit", &bytes);
+    ids.insert("block_2", second.to_hex());
     ids.insert("block_2_tree", tree.id.to_hex());
     files.insert("block-2.commit", bytes);
+    merge_a_fork(block, second, lane, &mut files, &mut ids);
 
     files.insert("ids.json", serde_json::to_vec_pretty(&ids).unwrap());
     files
+}
+
+/// The third block merges two blocks of a fork that is here by its ids alone, with the receipt of one of its entries.
+fn merge_a_fork(
+    mut block: BlockDraft,
+    second: Oid,
+    lane: Lane,
+    files: &mut BTreeMap<&'static str, Vec<u8>>,
+    ids: &mut BTreeMap<&'static str, String>,
+) {
+    let chain = block.header.chain;
+    let fork = ChainId::from(Oid::of_object("commit", b"a fork's genesis"));
+    block.previous = Some(certificate(&chain, 2, 0, second));
+    block.header.height = 3;
+    block.header.parent = second;
+    block.header.time_ms += 1000;
+    block.header.forks = vec![ForkRange {
+        chain: fork,
+        from: 1,
+        head: Oid::of_object("commit", b"a fork's second block"),
+        to: 2,
+    }];
+    block.receipts = vec![ReceiptLine::Entry(Receipt {
+        chain: Some(fork),
+        detail: None,
+        entry: transfer(&fork, 0, 0).id(),
+        index: 0,
+        lane,
+        outcome: Outcome::Applied,
+        output: None,
+        rule: None,
+        seq: 1,
+    })];
+    block.header.receipts = receipt::digest(&block.receipts).unwrap();
+    files.insert(
+        "receipts-3.jsonl",
+        receipt::to_jsonl(&block.receipts).unwrap(),
+    );
+    files.insert("header-3.json", json::to_vec(&block.header).unwrap());
+    let tree = &grammar::block_tree(&block).unwrap()[0];
+    let bytes = grammar::block_commit(&tree.id, &block.header, &block.receipts);
+    ids.insert("block_3", Oid::of_object("commit", &bytes).to_hex());
+    ids.insert("block_3_tree", tree.id.to_hex());
+    files.insert("block-3.commit", bytes);
 }
 
 #[test]

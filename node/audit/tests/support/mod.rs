@@ -200,6 +200,7 @@ impl Chain {
         let header = Header {
             chain: self.chain,
             dapps: output.dapps,
+            forks: vec![],
             height,
             kernel: 1,
             lanes: lanes

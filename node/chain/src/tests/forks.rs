@@ -28,6 +28,7 @@ fn header(world: &World) -> SignedHeader {
         header: Header {
             chain: world.chain,
             dapps: BTreeMap::new(),
+            forks: vec![],
             height,
             kernel: 1,
             lanes: vec![],

@@ -175,6 +175,7 @@ mod tests {
             header: Header {
                 chain: ChainId::from_bytes([1; 32]),
                 dapps: BTreeMap::new(),
+                forks: vec![],
                 height,
                 kernel: 1,
                 lanes: vec![],

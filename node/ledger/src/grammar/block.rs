@@ -11,6 +11,7 @@ use crate::block::{
     Block, BlockDraft, Header, MAX_COMMITS_A_BLOCK, MAX_HEADER_BYTES, MAX_LANES_A_BLOCK,
 };
 use crate::certificate::Certificate;
+use crate::fork::{MAX_FORKS_A_BLOCK, MAX_SLICE_BLOCKS};
 use crate::lane::merge_key;
 use crate::oid::Oid;
 use crate::receipt::{self, ReceiptLine};
@@ -109,8 +110,44 @@ fn check(draft: &BlockDraft) -> Result<(), GrammarError> {
     if !in_order {
         return contradiction("the lanes are not in merge order");
     }
+    check_forks(header)?;
     if !header.left_out.windows(2).all(|w| w[0] < w[1]) {
         return contradiction("the dapps left out are not sorted");
+    }
+    Ok(())
+}
+
+/// What can be said of the slices of forks without anything around them.
+fn check_forks(header: &Header) -> Result<(), GrammarError> {
+    let bounds = [
+        (
+            "forks in a block",
+            header.forks.len() as u64,
+            MAX_FORKS_A_BLOCK as u64,
+        ),
+        (
+            "blocks of a fork in a block",
+            header
+                .forks
+                .iter()
+                .map(|f| f.to.saturating_sub(f.from).saturating_add(1))
+                .max()
+                .unwrap_or(0),
+            MAX_SLICE_BLOCKS,
+        ),
+    ];
+    for (what, got, max) in bounds {
+        if got > max {
+            return Err(GrammarError::TooMany { what, got, max });
+        }
+    }
+    if header.forks.iter().any(|f| f.from == 0 || f.to < f.from) {
+        return Err(GrammarError::Contradiction(
+            "a fork's range is empty or counts from 0",
+        ));
+    }
+    if header.forks.iter().any(|f| f.chain == header.chain) {
+        return Err(GrammarError::Contradiction("a chain is no fork of itself"));
     }
     Ok(())
 }
@@ -127,6 +164,7 @@ pub fn block_commit(tree: &Oid, header: &Header, receipts: &[ReceiptLine]) -> Ve
 fn commit_of(tree: &Oid, header: &Header, entries: u64) -> Vec<u8> {
     let mut parents = vec![header.parent];
     parents.extend(header.lanes.iter().map(|range| range.head));
+    parents.extend(header.forks.iter().map(|range| range.head));
     let head = commit_head(
         tree,
         &parents,
@@ -134,15 +172,18 @@ fn commit_of(tree: &Oid, header: &Header, entries: u64) -> Vec<u8> {
         &format!("{}@block.instar", header.proposer),
         header.time_ms / 1000,
     );
-    format!(
+    let mut text = format!(
         "{head}\nblock {}: {entries} entries, {} lanes\n\nChain: {}\nHeight: {}\nState: {}\n",
         header.height,
         header.lanes.len(),
         header.chain,
         header.height,
         header.state_root,
-    )
-    .into_bytes()
+    );
+    for fork in &header.forks {
+        text += &format!("Fork: {} {}-{}\n", fork.chain, fork.from, fork.to);
+    }
+    text.into_bytes()
 }
 
 /// The id of a block by its header and by the ids of the other files of its tree, see [`crate::light`].

@@ -145,6 +145,17 @@ impl Store {
     }
 }
 
+/// Notes commits whose parents are not there, before any ref leads to them.
+pub(super) fn cut_off(path: &Path, commits: &[Oid]) -> Result<(), StoreError> {
+    if commits.is_empty() {
+        return Ok(());
+    }
+    let mut cut = read_shallow(path)?;
+    cut.extend(commits);
+    let text: String = cut.iter().map(|id| format!("{id}\n")).collect();
+    write_durably(path, "shallow", &text)
+}
+
 /// The commits whose parents are not there, by the file `shallow` of a repository or a clone.
 pub(super) fn read_shallow(git_dir: &Path) -> Result<BTreeSet<Oid>, StoreError> {
     let path = git_dir.join("shallow");

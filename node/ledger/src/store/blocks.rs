@@ -38,6 +38,14 @@ impl Store {
         self.check_ranges(&id, &draft.header.lanes, |head| {
             self.verified_lane_commit(head)
         })?;
+        for range in &draft.header.forks {
+            if !self.has_slice(range) {
+                return Err(StoreError::NotFound {
+                    id: range.head,
+                    kind: Kind::Commit,
+                });
+            }
+        }
         objects.insert(0, commit);
         objects.retain(|o| !self.objects.contains(&o.id));
         if !objects.is_empty() {

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use instar_attest::PublicKey;
 
+use super::base::cut_off;
 use super::lanes::at;
 use super::{Store, StoreError, io_error};
 use crate::block::MAX_COMMITS_A_BLOCK;
+use crate::fork::{ForkDue, Slice};
 use crate::grammar::{self, Kind, Loose, Object, SignedLaneCommit};
 use crate::journal::RecordKind;
 use crate::lane::{Lane, LaneCommit, LaneRange};
@@ -66,7 +68,7 @@ impl Store {
         Ok(write(&objects))
     }
 
-    /// A block and the lane commits that it merges, as a pack.
+    /// A block with all that it merges, of lanes and of forks, as a pack.
     pub fn pack_block(&self, id: &Oid) -> Result<Vec<u8>, StoreError> {
         let block = self.read_block(id)?;
         let mut objects = Vec::new();
@@ -75,12 +77,21 @@ impl Store {
                 self.collect(&commit, &mut objects)?;
             }
         }
+        for range in &block.header.forks {
+            for commit in self.slice(range)?.commits {
+                self.collect(&commit, &mut objects)?;
+            }
+        }
         self.collect(id, &mut objects)?;
         Ok(write(&objects))
     }
 
     /// A commit, its tree, and the tree's files.
-    fn collect(&self, id: &Oid, out: &mut Vec<(Kind, Vec<u8>)>) -> Result<(), StoreError> {
+    pub(super) fn collect(
+        &self,
+        id: &Oid,
+        out: &mut Vec<(Kind, Vec<u8>)>,
+    ) -> Result<(), StoreError> {
         let wrong = |source| StoreError::Grammar { id: *id, source };
         let commit = self.objects.read(id, Kind::Commit)?;
         let tree_id = Loose::read("commit", &commit).map_err(wrong)?.tree;
@@ -101,6 +112,17 @@ impl Store {
         self.import_pack_from(bytes, max, |_, _| true)
     }
 
+    /// As [`Store::import_pack`], for a block that may merge one of the slices of forks that are `due`. A slice comes whole,
+    /// with its block, or not at all.
+    pub fn import_block(
+        &mut self,
+        bytes: &[u8],
+        max: usize,
+        due: &[ForkDue],
+    ) -> Result<Imported, StoreError> {
+        self.import(bytes, max, |_, _| true, due)
+    }
+
     /// Takes in a pack of at most `max` bytes, all of it or nothing.
     ///
     /// Nothing reaches the disk before all of this holds: the pack is within its bounds; every commit that is new is a
@@ -113,7 +135,17 @@ impl Store {
         &mut self,
         bytes: &[u8],
         max: usize,
+        may_sign: impl FnMut(&Lane, &PublicKey) -> bool,
+    ) -> Result<Imported, StoreError> {
+        self.import(bytes, max, may_sign, &[])
+    }
+
+    fn import(
+        &mut self,
+        bytes: &[u8],
+        max: usize,
         mut may_sign: impl FnMut(&Lane, &PublicKey) -> bool,
+        due: &[ForkDue],
     ) -> Result<Imported, StoreError> {
         let mut fresh: HashMap<Oid, Object> = HashMap::new();
         let mut order = Vec::new();
@@ -126,9 +158,14 @@ impl Store {
         let mut named: HashSet<Oid> = HashSet::new();
         let mut imported = Imported::default();
         let mut reads: HashMap<Oid, Verified> = HashMap::new();
+        let (mut of_forks, mut cut): (HashSet<Oid>, Vec<Oid>) = Default::default();
+        let slices = self.slices_in(&fresh, due, &mut named, &mut cut)?;
+        for slice in &slices {
+            of_forks.extend(&slice.commits);
+        }
         for id in &order {
             let object = &fresh[id];
-            if object.kind != Kind::Commit {
+            if object.kind != Kind::Commit || of_forks.contains(id) {
                 continue;
             }
             named.insert(*id);
@@ -172,6 +209,7 @@ impl Store {
             .iter()
             .map(|id| fresh.remove(id).expect("each id was put in once"))
             .collect();
+        cut_off(&self.path, &cut)?;
         let record = pack::write(objects.iter().map(|o| (o.kind, o.bytes.as_slice())));
         let journal = &mut self.writer()?.journal;
         // A block must be durable before it is voted for, and everything before it in the journal becomes so with it.
@@ -187,6 +225,41 @@ impl Store {
         }
         self.flush_if_due()?;
         Ok(imported)
+    }
+
+    /// The slices that new blocks in a pack merge, each of them due and checked whole. A slice that is here already is checked
+    /// again: it may have come another way.
+    fn slices_in(
+        &self,
+        fresh: &HashMap<Oid, Object>,
+        due: &[ForkDue],
+        named: &mut HashSet<Oid>,
+        cut: &mut Vec<Oid>,
+    ) -> Result<Vec<Slice>, StoreError> {
+        let mut slices = Vec::new();
+        for block in fresh.values() {
+            if block.kind != Kind::Commit || is_lane_commit(&block.bytes) {
+                continue;
+            }
+            let header = grammar::read_header(&block.id, &self.chain, |id, kind| {
+                self.fetch(fresh, id, kind)
+            });
+            // A block of a fork is none of this chain; what else is none is refused where it is read exactly.
+            let Ok(header) = header else { continue };
+            for range in header.forks {
+                let Some(due) = due.iter().find(|due| due.range == range) else {
+                    let block = block.id;
+                    return Err(StoreError::NotDue { block, range });
+                };
+                let (slice, more) = self.admit(due, |id, kind| {
+                    named.insert(*id);
+                    self.fetch(fresh, id, kind)
+                })?;
+                slices.push(slice);
+                cut.extend(more);
+            }
+        }
+        Ok(slices)
     }
 
     /// Makes everything that was taken in durable.

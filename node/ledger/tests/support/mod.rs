@@ -103,6 +103,7 @@ pub fn draft(store: &Store, merged: &[Vec<LaneCommit>]) -> BlockDraft {
     for commit in merged.iter().flat_map(|c| c.iter()) {
         for (index, entry) in commit.entries.iter().enumerate() {
             receipts.push(ReceiptLine::Entry(Receipt {
+                chain: None,
                 detail: None,
                 entry: entry.id(),
                 index: index as u32,
@@ -118,6 +119,7 @@ pub fn draft(store: &Store, merged: &[Vec<LaneCommit>]) -> BlockDraft {
         header: Header {
             chain: *store.chain(),
             dapps: BTreeMap::from([("coin".to_owned(), Digest::of(b"coin"))]),
+            forks: vec![],
             height: height + 1,
             kernel: 1,
             lanes,

@@ -31,6 +31,9 @@ same "$(put commit <block.commit)" "$(id block)" "id of the block"
 same "$(tree certificate.json)" "$(id tip_tree)" "tree of the tip"
 same "$(put commit <tip.commit)" "$(id tip)" "id of the tip"
 same "$(put commit <block-2.commit)" "$(id block_2)" "id of the second block"
+same "$(put commit <block-3.commit)" "$(id block_3)" "id of the third block, which merges a fork"
+same "$(sed -n 's/^parent //p' block-3.commit | tail -n 1)" "$(field header-3.json '["forks"][0]["head"]')" "the fork's block is a parent"
+same "$(openssl dgst -sha256 -r receipts-3.jsonl | cut -d' ' -f1)" "$(field header-3.json '["receipts"]')" "digest of its receipts"
 same "$(openssl dgst -sha256 -r receipts.jsonl | cut -d' ' -f1)" "$(field header.json '["receipts"]')" "digest of the receipts"
 
 # The lane commit is the payload with the armour put in, and ssh-keygen verifies the one over the other.
