@@ -222,6 +222,7 @@ fn make(folder: &Path, blocks: u64, entries: usize) -> Result<(), Failure> {
             proposer,
             previous: previous.as_ref(),
             lanes: &lanes,
+            fork: None,
             left_out: &[],
         };
         let output = apply_block(&state, &input, &mut Coin)?;

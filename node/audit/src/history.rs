@@ -192,6 +192,29 @@ impl History {
         self.blocks.get(index).copied()
     }
 
+    /// As [`History::id`]; what lies below what was verified before is found by its way back there.
+    pub(crate) fn find(&self, height: u64) -> Result<Option<Oid>, Wrong> {
+        if height >= self.base {
+            return Ok(self.id(height));
+        }
+        let mut id = self.blocks[0];
+        for below in (height..self.base).rev() {
+            let at = At::new("clone", format!("the trunk at {id}"))
+                .object(id)
+                .height(below + 1);
+            let commit = self
+                .objects
+                .read(&id, Kind::Commit)
+                .map_err(|e| at.unread(&e))?;
+            let parents = grammar::parents(&commit).map_err(|e| at.unread(&e.into()))?;
+            let Some(parent) = parents.first() else {
+                return Ok(None);
+            };
+            id = *parent;
+        }
+        Ok(Some(id))
+    }
+
     /// The newest block; genesis before the first.
     pub fn head(&self) -> Oid {
         *self.blocks.last().expect("there is genesis at least")

@@ -52,6 +52,10 @@ impl Log {
                 ReceiptLine::Event(event) => self.events.push((height, event.clone())),
                 ReceiptLine::Entry(receipt) => {
                     self.entries_total += 1;
+                    // What is merged of forks is no native entry, and stands after all of this chain's.
+                    if receipt.chain.is_some() {
+                        continue;
+                    }
                     // The order of receipts was compared with that of entries before.
                     let Some(entry) = entries.next() else { return };
                     if entry.topic == BUILD || entry.topic == UPGRADE {

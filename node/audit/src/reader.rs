@@ -7,7 +7,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use instar_attest::{ChainId, PublicKey};
 use instar_ledger::grammar::{self, Signatures};
-use instar_ledger::{Block, CertificateError, LaneCommit, LaneRange, Oid};
+use instar_ledger::{Block, CertificateError, ForkRange, LaneCommit, LaneRange, Oid, Slice, fork};
 
 use crate::history::History;
 use crate::objects::Objects;
@@ -24,6 +24,8 @@ pub struct Read {
     pub block: Block,
     /// The commits of each lane in merge order, each with the key that signed it.
     pub lanes: Vec<(LaneCommit, PublicKey)>,
+    /// What it merges of a fork.
+    pub slice: Option<Slice>,
     /// What became of the signatures of the certificate in it, which is the previous block's.
     pub previous: Result<(), CertificateError>,
 }
@@ -180,6 +182,10 @@ fn read(
     for range in &block.header.lanes {
         lanes.extend(lane(objects, chain, height, range, signatures)?);
     }
+    let slice = block.header.forks.first();
+    let slice = slice
+        .map(|range| slice_of(objects, height, range, signatures))
+        .transpose()?;
     let previous = match (&block.previous, signatures) {
         (Some(certificate), Signatures::Check) => certificate.verify_signatures(chain),
         _ => Ok(()),
@@ -187,8 +193,27 @@ fn read(
     Ok(Read {
         block,
         lanes,
+        slice,
         previous,
     })
+}
+
+/// What a block merges of a fork: every byte, and the signatures of the fork's own.
+fn slice_of(
+    objects: &Objects,
+    height: u64,
+    range: &ForkRange,
+    signatures: Signatures,
+) -> Result<Slice, Wrong> {
+    let what = format!(
+        "blocks {} to {} of fork {}",
+        range.from, range.to, range.chain
+    );
+    let at = At::new("fork-slices", what)
+        .object(range.head)
+        .height(height);
+    fork::read_slice(range, signatures, |id, kind| objects.read(id, kind))
+        .map_err(|e| at.unread(&e))
 }
 
 /// The commits that a block merges of one lane, oldest first.

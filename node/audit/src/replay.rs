@@ -11,7 +11,7 @@ use instar_chain::{
     BlockError, BlockInput, BlockOutput, DappCall, DappFailure, DappHost, DappResult, MemoryState,
     StateView, Verdict, Writes, apply_block, fork_writes, genesis_writes,
 };
-use instar_ledger::{Block, Genesis, LaneCommit, Outcome, Receipt, ReceiptLine};
+use instar_ledger::{Block, Genesis, LaneCommit, Outcome, Receipt, ReceiptLine, Slice};
 use instar_state::Fork;
 
 use crate::wrong::{At, Stop};
@@ -174,7 +174,12 @@ impl<'h> Replay<'h> {
     }
 
     /// Runs a block again, and compares all that it comes to with what was certified.
-    pub fn block(&mut self, block: &Block, lanes: &[LaneCommit]) -> Result<Replayed, Stop> {
+    pub fn block(
+        &mut self,
+        block: &Block,
+        lanes: &[LaneCommit],
+        fork: Option<&Slice>,
+    ) -> Result<Replayed, Stop> {
         let header = &block.header;
         let at = At::block("native-rules", header.height, block.id);
         let input = BlockInput {
@@ -185,6 +190,7 @@ impl<'h> Replay<'h> {
             proposer: header.proposer,
             previous: block.previous.as_ref(),
             lanes,
+            fork,
             left_out: &header.left_out,
         };
         let view = self.known.view();
@@ -288,6 +294,8 @@ fn stop(at: &At, error: BlockError) -> Stop {
         BlockError::LaneGap { .. } => "lane-gap",
         BlockError::LaneClosed { .. } => "lane-closed",
         BlockError::Quota { .. } => "quota",
+        BlockError::ForkNotDue { .. } => "fork-not-due",
+        BlockError::ForkWaits { .. } => "fork-waits",
         BlockError::LeftOut(_) => "left-out",
         BlockError::Overflow(_) => "overflow",
     };

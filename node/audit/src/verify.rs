@@ -124,7 +124,7 @@ fn about_genesis(history: &History) -> String {
 
 impl Counts {
     /// What was checked, one sentence a step.
-    fn sentences(&self) -> [(&'static str, String); 6] {
+    fn sentences(&self) -> Vec<(&'static str, String)> {
         let dapps: Vec<String> = self
             .dapps
             .iter()
@@ -134,7 +134,7 @@ impl Counts {
             true => "none".into(),
             false => dapps.join(", "),
         };
-        [
+        let mut said = vec![
             (
                 "blocks",
                 format!(
@@ -178,7 +178,15 @@ impl Counts {
                     self.state_roots, self.blocks
                 ),
             ),
-        ]
+        ];
+        if self.fork_blocks > 0 {
+            let what = format!(
+                "{} blocks of forks, merged slice by slice as motions had it, each rebuilt byte for byte",
+                self.fork_blocks
+            );
+            said.push(("fork-slices", what));
+        }
+        said
     }
 }
 

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use instar_chain::query;
-use instar_ledger::{Block, Certificate, CertificateError, LaneCommit, Oid, ReceiptLine, receipt};
+use instar_ledger::{
+    Block, Certificate, CertificateError, LaneCommit, Oid, ReceiptLine, Slice, receipt,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::history::History;
@@ -23,6 +25,9 @@ pub struct Counts {
     pub dapps: BTreeMap<String, u64>,
     /// Entries.
     pub entries: u64,
+    /// Blocks of forks that were merged.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub fork_blocks: u64,
     /// Lane commits.
     pub lane_commits: u64,
     /// Signatures that were verified: of entries, lane commits and certificates.
@@ -31,6 +36,10 @@ pub struct Counts {
     pub signers: BTreeSet<String>,
     /// State roots that were recomputed.
     pub state_roots: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// Who looks at each block after it was checked.
@@ -65,6 +74,7 @@ pub struct Walk<'h> {
 struct Waiting {
     block: Block,
     lanes: Vec<LaneCommit>,
+    slice: Option<Slice>,
     keys: Vec<instar_attest::PublicKey>,
 }
 
@@ -97,6 +107,7 @@ impl Walk<'_> {
             let Read {
                 block,
                 lanes,
+                slice,
                 previous,
             } = next;
             if let Some(before) = waiting.take() {
@@ -110,7 +121,12 @@ impl Walk<'_> {
                 self.check(before, history, watcher)?;
             }
             let (lanes, keys) = lanes.into_iter().unzip();
-            waiting = Some(Waiting { block, lanes, keys });
+            waiting = Some(Waiting {
+                block,
+                lanes,
+                slice,
+                keys,
+            });
             Ok::<(), Stop>(())
         })?;
         if let Some(last) = waiting.take() {
@@ -172,11 +188,20 @@ impl Walk<'_> {
         history: &History,
         watcher: &mut dyn Watcher,
     ) -> Result<(), Stop> {
-        let Waiting { block, lanes, keys } = waiting;
+        let Waiting {
+            block,
+            lanes,
+            slice,
+            keys,
+        } = waiting;
         let height = block.header.height;
         self.lanes(&block, &lanes, &keys, history)?;
-        receipts(&block, &lanes)?;
-        let replayed = self.replay.block(&block, &lanes)?;
+        if let Some(slice) = &slice {
+            left_here(&block, slice, history)?;
+            self.counts.fork_blocks += slice.range.to - slice.range.from + 1;
+        }
+        receipts(&block, &lanes, slice.as_ref())?;
+        let replayed = self.replay.block(&block, &lanes, slice.as_ref())?;
         let entries: usize = lanes.iter().map(|c| c.entries.len()).sum();
         self.counts.blocks += 1;
         self.counts.entries += entries as u64;
@@ -248,8 +273,28 @@ impl Walk<'_> {
     }
 }
 
-/// That each merged entry has exactly one receipt, in merge order, and that the header names these receipts.
-fn receipts(block: &Block, lanes: &[LaneCommit]) -> Result<(), Wrong> {
+/// That a fork whose first blocks are merged left this chain, at a block of its trunk.
+fn left_here(block: &Block, slice: &Slice, history: &History) -> Result<(), Wrong> {
+    let Some(mother) = slice.mother else {
+        return Ok(());
+    };
+    let at = At::block("fork-slices", block.header.height, block.id);
+    match history.find(mother.height)? {
+        Some(id) if id == mother.id => Ok(()),
+        id => {
+            let id = id.map_or_else(|| "none of this chain's".to_owned(), |id| id.to_string());
+            let why = format!(
+                "fork {} stands on {}, but block {} is {id}",
+                slice.range.chain, mother.id, mother.height
+            );
+            Err(at.wrong("other-mother", why))
+        }
+    }
+}
+
+/// That each merged entry has exactly one receipt, in merge order, and that the header names these receipts. Of a fork's
+/// entries some have one, in the fork's order; which, the rules say when they are run again.
+fn receipts(block: &Block, lanes: &[LaneCommit], slice: Option<&Slice>) -> Result<(), Wrong> {
     let at = At::block("receipts", block.header.height, block.id);
     let mut receipts = block.receipts.iter().filter_map(|line| match line {
         ReceiptLine::Entry(receipt) => Some(receipt),
@@ -259,7 +304,8 @@ fn receipts(block: &Block, lanes: &[LaneCommit]) -> Result<(), Wrong> {
         for (index, entry) in commit.entries.iter().enumerate() {
             let id = entry.id();
             let found = receipts.next().filter(|r| {
-                (r.entry, r.lane, r.seq, r.index as usize) == (id, commit.lane, commit.seq, index)
+                (r.chain, r.entry, r.lane, r.seq, r.index as usize)
+                    == (None, id, commit.lane, commit.seq, index)
             });
             if found.is_none() {
                 let why = format!("entry {id} has no receipt in its place");
@@ -267,7 +313,16 @@ fn receipts(block: &Block, lanes: &[LaneCommit]) -> Result<(), Wrong> {
             }
         }
     }
-    if let Some(extra) = receipts.next() {
+    let mut foreign = slice.into_iter().flat_map(|slice| &slice.entries);
+    let receipt = receipts.find(|receipt| {
+        receipt.chain.is_none()
+            || !foreign.any(|m| {
+                (receipt.chain, receipt.lane, receipt.seq, receipt.index)
+                    == (Some(m.entry.chain), m.lane, m.seq, m.index)
+                    && m.entry.id() == receipt.entry
+            })
+    });
+    if let Some(extra) = receipt {
         let why = format!("a receipt for {}, which was not merged", extra.entry);
         return Err(at.wrong("receipt-extra", why));
     }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use instar_attest::{ChainId, Digest, PublicKey};
 use instar_ledger::{
-    Entry, Event, Lane, LaneCommit, Oid, Outcome, Receipt, ReceiptLine, Validator, ValidatorSet,
+    Entry, Event, Lane, LaneCommit, Oid, Outcome, Receipt, ReceiptLine, SliceEntry, Validator,
+    ValidatorSet,
 };
 
 use crate::block::{BlockError, BlockInput, BlockOutput};
@@ -14,7 +15,7 @@ use crate::host::{DappEntry, DappHost};
 use crate::machine::{Machine, Op, OpError, check_purpose, ensure};
 use crate::record::{self, ChainRecord, Closed, ClosedBy, Head, ValidatorRecord};
 use crate::view::{Overlay, StateError, StateView};
-use crate::{build, govern, keys, lanes, ops, upgrade};
+use crate::{build, forks, govern, keys, lanes, ops, upgrade};
 
 /// The highest height and the latest time that are counted, half of what JSON carries exactly: sums with delays fit.
 pub const MAX_COUNT: u64 = 1 << 52;
@@ -52,11 +53,12 @@ pub(crate) fn apply_gated(
     };
     lanes::merge(&mut m.state, input)?;
     dapps::leave_out(&mut m, input)?;
+    let foreign = forks::merge(&mut m, input)?;
     build::due(&mut m)?;
     upgrade::due(&mut m, input.previous)?;
     govern::due(&mut m)?;
     let mut receipts: Vec<ReceiptLine> = take_events(&mut m);
-    let entries = entries(&mut m, input.lanes)?;
+    let entries = entries(&mut m, input.lanes, &foreign)?;
     receipts.extend(entries.into_iter().map(ReceiptLine::Entry));
     receipts.extend(take_events(&mut m));
     let head = Head {
@@ -138,8 +140,12 @@ struct Batch {
     calls: BTreeMap<String, Vec<(usize, DappEntry)>>,
 }
 
-/// All entries in merge order: native ones at once, dapps' in one call each, since no two share a key.
-fn entries(m: &mut Machine<'_>, commits: &[LaneCommit]) -> Result<Vec<Receipt>, BlockError> {
+/// All entries in merge order, those of a fork last: native ones at once, dapps' in one call each, since no two share a key.
+fn entries(
+    m: &mut Machine<'_>,
+    commits: &[LaneCommit],
+    foreign: &[&SliceEntry],
+) -> Result<Vec<Receipt>, BlockError> {
     let mut batch = Batch::default();
     for commit in commits {
         // Asked for each commit: evidence in this very block may close a lane between two.
@@ -170,6 +176,13 @@ fn entries(m: &mut Machine<'_>, commits: &[LaneCommit]) -> Result<Vec<Receipt>, 
             };
             batch.receipts.push(receipt);
         }
+    }
+    for merged in foreign {
+        let (chain, id) = (merged.entry.chain, merged.entry.id());
+        let (place, dapp) = (batch.receipts.len(), merged.entry.topic.clone());
+        batch.receipts.push(forks::receipt(&chain, merged, id));
+        let call = (place, forks::call(&chain, merged, id));
+        batch.calls.entry(dapp).or_default().push(call);
     }
     for (dapp, calls) in batch.calls {
         let (places, entries): (Vec<usize>, Vec<DappEntry>) = calls.into_iter().unzip();
@@ -234,6 +247,7 @@ fn admit(m: &mut Machine<'_>, entry: &Entry, id: Digest, batch: &mut Batch) -> O
     let call = DappEntry {
         author: entry.author,
         body: entry.body.clone(),
+        chain: None,
         id,
         nonce: entry.nonce,
         topic: entry.topic.clone(),

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use instar_attest::{ChainId, Digest, PublicKey};
-use instar_ledger::{Certificate, DeviceId, Lane, LaneCommit, Oid, ReceiptLine, ValidatorSet};
+use instar_ledger::{
+    Certificate, DeviceId, Lane, LaneCommit, Oid, ReceiptLine, Slice, ValidatorSet,
+};
 
 use crate::view::{StateError, Writes};
 
@@ -24,6 +26,8 @@ pub struct BlockInput<'a> {
     pub previous: Option<&'a Certificate>,
     /// What it merges: the commits of each lane in sequence, lanes in merge order.
     pub lanes: &'a [LaneCommit],
+    /// What it merges of a fork.
+    pub fork: Option<&'a Slice>,
     /// The dapps that are left out, sorted.
     pub left_out: &'a [String],
 }
@@ -141,6 +145,26 @@ pub enum BlockError {
         entries: u64,
         /// Their size in bytes so far.
         bytes: u64,
+    },
+    /// Of a fork, only the slice that a motion made due may be merged, on what is merged of it.
+    #[error("blocks {from} to {to} of fork {chain}, up to {head}, are not what is due of it")]
+    ForkNotDue {
+        /// The fork.
+        chain: ChainId,
+        /// The first height.
+        from: u64,
+        /// The last height.
+        to: u64,
+        /// The last block.
+        head: Oid,
+    },
+    /// A dapp that has entries in a slice rests, and they would be lost.
+    #[error("fork {chain} has entries for dapp {dapp}, which rests: its slice waits for that")]
+    ForkWaits {
+        /// The fork.
+        chain: ChainId,
+        /// The dapp.
+        dapp: String,
     },
     /// A dapp that does not exist, or a list that is not sorted.
     #[error("the list of dapps that are left out is wrong at {0:?}")]

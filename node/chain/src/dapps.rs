@@ -11,7 +11,7 @@ use crate::host::{DappCall, DappEntry, DappFailure, DappResult, Migration, Verdi
 use crate::keys;
 use crate::machine::{Machine, clip};
 use crate::record::{self, DappRecord, SlotRecord};
-use crate::view::{KeySpace, MAX_VALUE_BYTES, StateError, is_key};
+use crate::view::{KeySpace, MAX_VALUE_BYTES, StateError, StateView, is_key};
 
 /// How many keys a dapp may change in one call. A block has far fewer entries.
 pub const MAX_DAPP_WRITES: usize = 65_536;
@@ -117,10 +117,19 @@ pub(crate) fn leave_out(m: &mut Machine<'_>, input: &BlockInput<'_>) -> Result<(
 
 /// Whether a dapp's entries are taken in this block.
 pub(crate) fn standing(m: &Machine<'_>, topic: &str) -> Result<Standing, StateError> {
-    let known: Option<DappRecord> = record::read(&m.state, &keys::dapp(topic))?;
+    standing_at(&m.state, m.height, topic)
+}
+
+/// As [`standing`], in the block of a height.
+pub(crate) fn standing_at(
+    view: &dyn StateView,
+    height: u64,
+    topic: &str,
+) -> Result<Standing, StateError> {
+    let known: Option<DappRecord> = record::read(view, &keys::dapp(topic))?;
     Ok(match known {
         None => Standing::Unknown,
-        Some(d) if d.suspended_until.is_some_and(|h| m.height < h) => Standing::Suspended,
+        Some(d) if d.suspended_until.is_some_and(|h| height < h) => Standing::Suspended,
         Some(_) => Standing::Open,
     })
 }

@@ -30,6 +30,10 @@ pub fn due(view: &dyn StateView, height: u64, time_ms: u64) -> Result<bool, Stat
             return Ok(true);
         }
     }
+    // Whoever has the next slice of a fork brings it, once the others make blocks too.
+    if crate::forks::waited_for(view, height)? {
+        return Ok(true);
+    }
     let rolling = crate::query::rollout(view)?.is_some_and(|p| p.phase == Phase::Rolling);
     let head: Head = record::expect(view, keys::HEAD)?;
     let pulse = time_ms >= head.time_ms.saturating_add(WAVE_PULSE_MS);

@@ -27,10 +27,14 @@ pub enum Behaviour {
 
 /// A working dapp host. An entry `{"put": {"key": "text", …}}` sets keys; anything else is refused by `unknown-op`.
 ///
+/// Entries of forks set keys below `<chain>/`, where the host is told that its dapps take them.
+///
 /// A migration notes the number of the release under the key `release`.
 #[derive(Debug, Clone, Default)]
 pub struct FakeHost {
     behaviours: BTreeMap<String, Behaviour>,
+    /// Whether its dapps take entries of forks.
+    pub takes_foreign: bool,
     node: u64,
     /// How many calls it had.
     pub calls: usize,
@@ -85,6 +89,11 @@ impl DappHost for FakeHost {
                 .insert("release".into(), Some(number.into_bytes()));
         }
         for entry in &call.entries {
+            if entry.chain.is_some() && !self.takes_foreign {
+                result.verdicts.push(Verdict::foreign_not_taken());
+                continue;
+            }
+            let prefix = entry.chain.map(|c| format!("{c}/")).unwrap_or_default();
             let Some(members) = entry.body.get("put").and_then(Value::as_object) else {
                 result.verdicts.push(Verdict {
                     detail: Some("the one thing to be done here is a put".into()),
@@ -96,7 +105,8 @@ impl DappHost for FakeHost {
             };
             for (key, value) in members {
                 let text = value.as_str().unwrap_or_default();
-                result.writes.insert(key.clone(), Some(text.into()));
+                let key = format!("{prefix}{key}");
+                result.writes.insert(key, Some(text.into()));
             }
             let release = call.state.get("release").map_err(abstain)?;
             let release = release.map(|r| String::from_utf8_lossy(&r).into_owned());

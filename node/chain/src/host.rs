@@ -19,18 +19,21 @@ pub struct DappContext {
     pub time_ms: u64,
 }
 
-/// An entry whose signature, nonce and author's key were checked.
+/// An entry whose signature was checked; of this chain's also the nonce and the author's key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DappEntry {
     /// The author's account key.
     pub author: PublicKey,
     /// What is said.
     pub body: Value,
+    /// The fork that it was said on; none of an entry of this chain. The same key on two chains is two authors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chain: Option<ChainId>,
     /// The entry's id.
     pub id: Digest,
     /// The author's counter.
     pub nonce: u64,
-    /// The topic: the dapp's name.
+    /// The topic: the dapp's name, or `foreign/<chain>`.
     pub topic: String,
 }
 
@@ -45,7 +48,7 @@ pub struct Migration {
     pub to_number: u64,
 }
 
-/// One call: all entries of one block for one dapp, in merge order, or a migration without entries.
+/// One call: all entries of one block for one dapp, in merge order, those of a fork last, or a migration without entries.
 pub struct DappCall<'a> {
     /// The dapp's name.
     pub dapp: &'a str,
@@ -78,6 +81,18 @@ pub struct Verdict {
     pub rule: Option<String>,
 }
 
+impl Verdict {
+    /// What a host says to a fork's entry for a dapp that did not opt in.
+    pub fn foreign_not_taken() -> Self {
+        Self {
+            detail: Some("the dapp takes no entries of forks".into()),
+            ok: false,
+            output: None,
+            rule: Some("foreign-not-taken".into()),
+        }
+    }
+}
+
 /// What one call came to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DappResult {
@@ -102,7 +117,8 @@ pub enum DappFailure {
     Protocol(String),
 }
 
-/// Runs dapps. The same call must come to the same result on every node.
+/// Runs dapps. The same call must come to the same result on every node. Whether a dapp takes entries of forks its own
+/// manifest says, so the host answers for one that does not: [`Verdict::foreign_not_taken`].
 pub trait DappHost {
     /// Runs one call.
     fn run(&mut self, call: DappCall<'_>) -> Result<DappResult, DappFailure>;

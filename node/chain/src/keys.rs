@@ -1,7 +1,7 @@
 //! The layout of the state: which record stands under which key. `n/…` belongs to the native rules, `d/<dapp>/…` to a
 //! dapp.
 
-use instar_attest::{Digest, PublicKey};
+use instar_attest::{ChainId, Digest, PublicKey};
 use instar_ledger::{DeviceId, Lane};
 
 /// The newest height and its time.
@@ -18,6 +18,8 @@ pub const OPEN_ROUNDS: &str = "n/open/rounds";
 pub const OPEN_PROPOSALS: &str = "n/open/proposals";
 /// The ids of motions that are not decided, or wait for their height, oldest first.
 pub const OPEN_MOTIONS: &str = "n/open/motions";
+/// The forks of which slices are still due, oldest motion first.
+pub const OPEN_FORKS: &str = "n/open/forks";
 /// Whether operators and names stand under keys of their own: the first change sees to it.
 pub const INDEXED: &str = "n/indexed";
 /// The id of the proposal whose rollout is the newest.
@@ -30,6 +32,8 @@ pub const ROUNDS: &str = "n/round/";
 pub const PROPOSALS: &str = "n/proposal/";
 /// The common prefix of motions.
 pub const MOTIONS: &str = "n/motion/";
+/// The common prefix of forks that are or were merged.
+pub const FORKS: &str = "n/fork/";
 /// The common prefix of operators.
 pub const OPERATORS: &str = "n/operator/";
 /// The common prefix of registered keys.
@@ -49,6 +53,11 @@ pub fn key(key: &PublicKey) -> String {
 /// A motion.
 pub fn motion(id: &Digest) -> String {
     format!("{MOTIONS}{id}")
+}
+
+/// A fork that is or was merged.
+pub fn fork(chain: &ChainId) -> String {
+    format!("{FORKS}{chain}")
 }
 
 /// An operator.

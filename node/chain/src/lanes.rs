@@ -33,6 +33,14 @@ pub struct Quota {
 }
 
 impl Quota {
+    /// A block in which so many entries are taken already, by a slice of a fork.
+    pub fn beside(entries: u64) -> Self {
+        Self {
+            devices: BTreeMap::new(),
+            entries,
+        }
+    }
+
     /// Takes a commit if the block and its device's quota allow it.
     pub fn take(&mut self, commit: &LaneCommit) -> bool {
         let (entries, bytes) = self.with(commit);

@@ -17,6 +17,7 @@ pub mod policy;
 
 pub mod build;
 pub mod dapps;
+pub mod forks;
 pub mod govern;
 pub mod upgrade;
 

@@ -8,7 +8,9 @@ use instar_attest::json::JsonError;
 use instar_attest::{ChainId, Digest, PublicKey};
 use instar_ledger::block::MAX_LANES_A_BLOCK;
 use instar_ledger::lane::merge_key;
-use instar_ledger::{Certificate, Header, Lane, LaneCommit, LaneRange, Oid, ValidatorSet, receipt};
+use instar_ledger::{
+    Certificate, ForkRange, Header, Lane, LaneCommit, LaneRange, Oid, Slice, ValidatorSet, receipt,
+};
 
 use crate::block::BlockOutput;
 use crate::lanes::Quota;
@@ -55,18 +57,27 @@ pub struct Parent<'a> {
     pub certified_by: Option<&'a ValidatorSet>,
 }
 
+/// What a block merges.
+#[derive(Debug, Clone, Default)]
+pub struct Merges {
+    /// Of lanes, in merge order.
+    pub lanes: Vec<LaneRange>,
+    /// Of a fork.
+    pub fork: Option<ForkRange>,
+}
+
 impl Parent<'_> {
     /// The time of a block that is made now.
     pub fn next_time(&self, now_ms: u64) -> u64 {
         now_ms.max(self.time_ms.saturating_add(1))
     }
 
-    /// The header of the block that merges `lanes` and comes to `output`.
+    /// The header of the block that merges these and comes to `output`.
     pub fn header(
         &self,
         proposer: PublicKey,
         time_ms: u64,
-        lanes: Vec<LaneRange>,
+        merges: Merges,
         left_out: Vec<String>,
         output: &BlockOutput,
         state_root: Digest,
@@ -74,10 +85,10 @@ impl Parent<'_> {
         Ok(Header {
             chain: self.chain,
             dapps: output.dapps.clone(),
-            forks: Vec::new(),
+            forks: merges.fork.into_iter().collect(),
             height: self.height + 1,
             kernel: KERNEL,
-            lanes,
+            lanes: merges.lanes,
             left_out,
             parent: self.block,
             proposer,
@@ -165,11 +176,12 @@ pub fn continues(commit: &LaneCommit, lane: &Lane, seq: u64, parent: &Oid) -> bo
 }
 
 /// The lanes that a block on `parent` would merge now, each from where it was merged last, in merge order. `tails` are
-/// the unmerged commits of each lane, oldest first.
+/// the unmerged commits of each lane, oldest first. What a slice of a fork may bring is kept free for it.
 pub fn select<'a>(
     view: &dyn StateView,
     parent: &Oid,
     tails: impl Iterator<Item = (&'a Lane, &'a [Arc<LaneCommit>])>,
+    fork: Option<&Slice>,
 ) -> (Vec<LaneRange>, Vec<Arc<LaneCommit>>) {
     let mut lanes: Vec<_> = tails
         .filter(|(_, commits)| !commits.is_empty())
@@ -177,8 +189,8 @@ pub fn select<'a>(
         .filter(|(lane, _)| query::check_lane(view, lane).is_ok())
         .collect();
     lanes.sort_by_key(|(lane, _)| merge_key(parent, lane));
-    let (mut ranges, mut commits, mut quota, mut entries) =
-        (Vec::new(), Vec::new(), Quota::default(), 0usize);
+    let mut quota = Quota::beside(fork.map_or(0, |slice| slice.entries.len() as u64));
+    let (mut ranges, mut commits, mut entries) = (Vec::new(), Vec::new(), 0usize);
     for (lane, tail) in lanes.into_iter().take(MAX_LANES_A_BLOCK) {
         let taken: Vec<_> = tail
             .iter()

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use instar_attest::{Digest, PublicKey, Purpose};
-use instar_ledger::{DeviceId, Lane, ValidatorSet};
+use instar_attest::{ChainId, Digest, PublicKey, Purpose};
+use instar_ledger::{DeviceId, ForkDue, Lane, Slice, ValidatorSet};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -13,8 +13,8 @@ use crate::govern::Motion;
 use crate::keys;
 use crate::policy::Policy;
 use crate::record::{
-    self, ChainRecord, DappRecord, DeviceRecord, Head, HistoryEntry, KeyRecord, LaneMark,
-    OperatorRecord, SlotRecord, ValidatorRecord,
+    self, ChainRecord, DappRecord, DeviceRecord, ForkRecord, Head, HistoryEntry, KeyRecord,
+    LaneMark, OperatorRecord, SlotRecord, ValidatorRecord,
 };
 use crate::upgrade::Proposal;
 use crate::view::{StateError, StateView};
@@ -177,6 +177,27 @@ pub fn motion(view: &dyn StateView, id: &Digest) -> Result<Option<Motion>, State
 /// All motions.
 pub fn motions(view: &dyn StateView) -> Result<BTreeMap<Digest, Motion>, StateError> {
     by_id(view, keys::MOTIONS)
+}
+
+/// The forks that are or were merged.
+pub fn forks(view: &dyn StateView) -> Result<BTreeMap<ChainId, ForkRecord>, StateError> {
+    by_id(view, keys::FORKS)
+}
+
+/// What the block after this state may merge of forks, oldest motion first.
+pub fn forks_due(view: &dyn StateView) -> Result<Vec<ForkDue>, StateError> {
+    let mut all = Vec::new();
+    for chain in crate::forks::open(view)? {
+        all.extend(crate::forks::due(view, &chain)?);
+    }
+    Ok(all)
+}
+
+/// Whether the block after this state may merge a slice that is due, if it leaves no dapp out. An error is why not, or that
+/// the state can't be read.
+pub fn check_slice(view: &dyn StateView, slice: &Slice) -> Result<(), BlockError> {
+    let next = head(view)?.height.saturating_add(1);
+    crate::forks::offered(view, next, slice).map(drop)
 }
 
 /// The registered dapps, by name.

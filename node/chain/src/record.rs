@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use instar_attest::{ChainId, Digest, PublicKey, Purpose, json};
-use instar_ledger::{DeviceId, Keys, Oid};
+use instar_ledger::{DeviceId, ForkPart, Keys, Oid};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -112,6 +112,22 @@ pub struct DeviceRecord {
     pub older_keys: Vec<OlderKey>,
     /// Whose it is.
     pub operator: String,
+}
+
+/// A fork of this chain that a motion merges.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForkRecord {
+    /// Its last block that is merged; its genesis before the first.
+    pub head: Oid,
+    /// The height of that block.
+    pub height: u64,
+    /// The newest motion about it that took effect.
+    pub motion: Digest,
+    /// The slices that are still due.
+    pub parts: Vec<ForkPart>,
+    /// The height at which the newest slice was merged, or the newest motion took effect.
+    pub since: u64,
 }
 
 /// Why nothing of a lane takes effect any more. The words are the rules in receipts.

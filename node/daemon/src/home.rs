@@ -28,7 +28,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use instar_attest::{Purpose, SecretKey};
+use instar_attest::{ChainId, Purpose, SecretKey};
 use instar_ipfs::dht::DhtConfig;
 use serde::{Deserialize, Serialize};
 
@@ -189,6 +189,14 @@ impl Home {
     /// Of a fork: a dump of its mother's state.
     pub fn mother_state(&self) -> PathBuf {
         self.0.join("mother.state")
+    }
+    /// Repositories with the histories of forks that are merged.
+    pub fn forks(&self) -> PathBuf {
+        self.0.join("forks")
+    }
+    /// The one of a fork.
+    pub fn fork_history(&self, chain: &ChainId) -> PathBuf {
+        self.forks().join(format!("{chain}.git"))
     }
     /// The state's store.
     pub fn state(&self) -> PathBuf {

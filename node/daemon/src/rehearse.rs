@@ -145,6 +145,8 @@ fn replay(
             lanes.push(ledger.lane_commit(&commit).map_err(fail)?);
         }
     }
+    let slice = header.forks.first().map(|range| ledger.slice(range));
+    let slice = slice.transpose().map_err(fail)?;
     let input = BlockInput {
         chain: header.chain,
         height: header.height,
@@ -153,6 +155,7 @@ fn replay(
         proposer: header.proposer,
         previous: block.previous.as_ref(),
         lanes: &lanes,
+        fork: slice.as_ref(),
         left_out: &header.left_out,
     };
     apply_block(state, &input, runtime)

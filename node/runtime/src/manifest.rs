@@ -23,6 +23,9 @@ pub struct Manifest {
     pub abi: u32,
     /// The program in the image, and its arguments.
     pub command: Vec<String>,
+    /// Whether it takes entries of forks that are merged. The same key on a fork is another author.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub foreign: bool,
     /// The topic of the entries that it is asked about: its name.
     pub topic: String,
     /// Templates of the keys that it will want for each entry, so that it needn't ask: `{author}`, `{id}` and
@@ -153,6 +156,7 @@ mod tests {
         DappEntry {
             author,
             body,
+            chain: None,
             id: Digest::of(b"entry"),
             nonce: 1,
             topic: "coin".to_owned(),

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use instar_attest::{ChainId, Digest};
 use instar_chain::{
-    DappCall, DappContext, DappFailure, DappHost, DappResult, KeySpace, StateView, Verdict,
+    DappCall, DappContext, DappEntry, DappFailure, DappHost, DappResult, KeySpace, StateView,
+    Verdict,
 };
 use instar_chunks::Blocks;
 use instar_sandbox::{Job, Limits, Mount, Profile, Root, Running, Status, Stream};
@@ -243,6 +244,15 @@ impl DappHost for Runtime {
     fn run(&mut self, call: DappCall<'_>) -> Result<DappResult, DappFailure> {
         let image = self.image(call.release)?;
         check_topic(&image, call.dapp)?;
+        let entries = match image.manifest.foreign {
+            true => call.entries.as_slice(),
+            // Those of forks come last.
+            false => &call.entries[..own(&call.entries)],
+        };
+        let not_taken = call.entries.len() - entries.len();
+        if entries.is_empty() && not_taken > 0 {
+            return Ok(refuse_foreign(DappResult::default(), not_taken));
+        }
         let running = self.take(call.release, &image)?;
         let result = match &call.migrate {
             Some(migration) => {
@@ -252,15 +262,27 @@ impl DappHost for Runtime {
                 })
             }
             None => {
-                let budget = Budget::of_entries(call.entries.len());
+                let budget = Budget::of_entries(entries.len());
                 self.converse(running, &image, budget, call.state, |session| {
-                    session.apply(&call.ctx, &call.entries)
+                    session.apply(&call.ctx, entries)
                 })
             }
         };
         self.refill(call.release, &image);
-        result
+        result.map(|result| refuse_foreign(result, not_taken))
     }
+}
+
+/// How many of the entries are not of a fork.
+fn own(entries: &[DappEntry]) -> usize {
+    entries.iter().take_while(|e| e.chain.is_none()).count()
+}
+
+/// Answers for a dapp that takes no entries of forks.
+fn refuse_foreign(mut result: DappResult, entries: usize) -> DappResult {
+    let verdicts = std::iter::repeat_n(Verdict::foreign_not_taken(), entries);
+    result.verdicts.extend(verdicts);
+    result
 }
 
 impl Drop for Runtime {

@@ -40,6 +40,7 @@ fn main() {
 fn stories(programs: [Vec<u8>; 3]) {
     let mut host = Host::new();
     let manifest = instar_runtime::embedded::coin_manifest();
+    let program = programs[0].clone();
     let [one, two, three] =
         programs.map(|program| release(&host.blocks, "coin", &program, manifest));
 
@@ -52,8 +53,9 @@ fn stories(programs: [Vec<u8>; 3]) {
     another_release_is_refused_for_another_topic(&mut host, &one);
     the_image_is_checked_again(&one, &host);
     the_map_s_own_order_shows(&mut host, &three);
+    entries_of_forks_are_for_those_that_take_them(&mut host, &one, &program);
     a_warm_container_answers_at_once(&mut host, &two);
-    println!("test result: ok. 10 tests");
+    println!("test result: ok. 11 tests");
 }
 
 fn done(name: &str) {
@@ -331,6 +333,38 @@ fn the_map_s_own_order_shows(host: &mut Host, release: &str) {
         "sixteen keys were walked in the same order four times"
     );
     done("the_map_s_own_order_shows");
+}
+
+/// The coin does not take them; the same program with a manifest that says so is asked, whatever it makes of them.
+fn entries_of_forks_are_for_those_that_take_them(host: &mut Host, release: &str, program: &[u8]) {
+    let state = balances(&[(1, "100")]);
+    let fork = instar_attest::ChainId::from_bytes([9; 32]);
+    let foreign = |nonce| DappEntry {
+        chain: Some(fork),
+        topic: format!("foreign/{fork}"),
+        ..transfer(1, nonce, 2, "30")
+    };
+    let refused = |verdict: &instar_chain::Verdict| {
+        !verdict.ok && verdict.rule.as_deref() == Some("foreign-not-taken")
+    };
+    let alone = host.run("coin", release, &state, vec![foreign(1)]).unwrap();
+    assert!(refused(&alone.verdicts[0]) && alone.writes.is_empty());
+    let beside = vec![transfer(1, 1, 2, "10"), foreign(2), foreign(3)];
+    let beside = host.run("coin", release, &state, beside).unwrap();
+    assert!(beside.verdicts[0].ok && beside.verdicts[1..].iter().all(refused));
+    assert_eq!(beside.writes.len(), 2, "{beside:?}");
+
+    let manifest = json!({"abi": 1, "command": ["/bin/coin"], "foreign": true, "topic": "coin"});
+    let taking = support::release(
+        &host.blocks,
+        "coin",
+        program,
+        manifest.to_string().as_bytes(),
+    );
+    let entries = vec![transfer(1, 1, 2, "10"), foreign(2)];
+    let taken = host.run("coin", &taking, &state, entries).unwrap();
+    assert!(taken.verdicts.iter().all(|v| v.ok), "{taken:?}");
+    done("entries_of_forks_are_for_those_that_take_them");
 }
 
 fn a_warm_container_answers_at_once(host: &mut Host, release: &str) {

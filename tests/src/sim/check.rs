@@ -199,6 +199,7 @@ impl Checker {
             proposer: header.proposer,
             previous: block.previous.as_ref(),
             lanes: &commits,
+            fork: None,
             left_out: &header.left_out,
         };
         let output = apply_block(&self.state, &input, &mut FakeHost::default());

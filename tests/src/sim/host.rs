@@ -175,6 +175,7 @@ impl SimHost {
             proposer: header_of.1,
             previous,
             lanes: &commits,
+            fork: None,
             left_out,
         };
         let mut dapps = FakeHost::default();
@@ -193,7 +194,7 @@ impl SimHost {
         };
         let tails = self.tails.iter().filter(|(lane, _)| Some(**lane) != left);
         let tails = tails.map(|(lane, tail)| (lane, tail.as_slice()));
-        let (ranges, commits) = merge::select(&self.state, &self.head.block, tails);
+        let (ranges, commits) = merge::select(&self.state, &self.head.block, tails, None);
         let mut time_ms = self.parent().next_time(self.now_ms()) + later_ms;
         let trick = self.trick.take();
         if trick == Some(Trick::Time) {
@@ -208,9 +209,13 @@ impl SimHost {
         if trick == Some(Trick::Receipts) {
             output.receipts.pop();
         }
+        let merges = merge::Merges {
+            lanes: ranges.clone(),
+            fork: None,
+        };
         let mut header = self
             .parent()
-            .header(proposer, time_ms, ranges.clone(), Vec::new(), &output, root)
+            .header(proposer, time_ms, merges, Vec::new(), &output, root)
             .map_err(|e| text(&e))?;
         if trick == Some(Trick::StateRoot) {
             header.state_root = header.receipts;

@@ -188,6 +188,7 @@ impl Chain {
             proposer: key("consensus", 0).public(),
             previous: previous.as_ref(),
             lanes: &lanes,
+            fork: None,
             left_out: &[],
         };
         let output = apply_block(&self.state, &input, &mut self.coin).unwrap();

@@ -56,7 +56,7 @@ fn refuse(m: &mut Machine<'_>, motion: &mut Motion, rule: &str, detail: String) 
 
 fn take_effect(m: &mut Machine<'_>, motion: &mut Motion) -> Result<(), StateError> {
     let mut registry = Registry::over(m);
-    let made = match registry.change(&motion.change) {
+    let made = match registry.change(&motion.change, &motion.id) {
         Ok(()) => Ok(registry.into_writes()?),
         Err(OpError::Refused(refused)) => Err(refused),
         Err(OpError::State(error)) => return Err(error),

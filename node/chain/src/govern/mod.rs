@@ -9,6 +9,7 @@ mod balance;
 mod decide;
 mod devices;
 mod evidence;
+mod forks;
 mod motion;
 mod names;
 mod operators;
@@ -24,6 +25,7 @@ use instar_attest::Digest;
 use instar_ledger::Entry;
 use serde_json::{Value, json};
 
+pub use forks::{MAX_OPEN_FORKS, MAX_PARTS};
 pub use motion::{Motion, MotionBallot, MotionPhase};
 pub use names::{MAX_NAME_BYTES, is_name};
 pub use ops::{Change, GovernOp};

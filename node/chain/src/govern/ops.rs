@@ -1,8 +1,9 @@
 //! The bodies of entries under the topic `govern`.
 
-use instar_attest::{Digest, PublicKey, Signature};
+use instar_attest::{ChainId, Digest, PublicKey, Signature};
 use instar_ledger::equivocation::Evidence;
-use instar_ledger::{DeviceId, Keys};
+use instar_ledger::light::{self, SignedHeader};
+use instar_ledger::{DeviceId, ForkPart, Genesis, Keys};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -76,6 +77,8 @@ pub enum Change {
     ValidatorPower(ValidatorPower),
     /// Puts a new key in the place of one that was registered, whatever it is for.
     KeyReplace(KeyReplace),
+    /// Merges a fork of this chain up to one of its blocks.
+    ForkMerge(Box<ForkMerge>),
 }
 
 /// Admits an operator, or one more account of an operator.
@@ -174,6 +177,22 @@ pub struct KeyReplace {
     pub proof: Signature,
 }
 
+/// Merges a fork of this chain up to one of its blocks, slice by slice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForkMerge {
+    /// The fork.
+    pub chain: ChainId,
+    /// The changes of the fork's validators up to the block, oldest first.
+    pub changes: Vec<light::Change>,
+    /// The fork's genesis.
+    pub genesis: Genesis,
+    /// The last block that is merged, certified by the fork's validators.
+    pub header: SignedHeader,
+    /// Where the fork's trunk is cut, ascending; the last cut is at the block.
+    pub parts: Vec<ForkPart>,
+}
+
 impl GovernOp {
     /// Reads the body of an entry under the topic [`ops::GOVERN`].
     pub fn from_value(body: &Value) -> Result<Self, serde_json::Error> {
@@ -198,6 +217,7 @@ impl Change {
             Self::ValidatorRemove(_) => "validator-remove",
             Self::ValidatorPower(_) => "validator-power",
             Self::KeyReplace(_) => "key-replace",
+            Self::ForkMerge(_) => "fork-merge",
         }
     }
 }

@@ -46,7 +46,7 @@ pub(super) fn apply(m: &mut Machine<'_>, author: &Author, id: Digest, op: Propos
         },
     )?;
     // What can't be made now is not worth a vote; the same rules are asked again when it takes effect.
-    Registry::over(m).change(&op.change)?;
+    Registry::over(m).change(&op.change, &id)?;
     let validators = m.members()?;
     let motion = Motion {
         change: op.change,

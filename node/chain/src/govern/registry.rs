@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use instar_attest::{ChainId, PublicKey, Purpose, Signature};
+use instar_attest::{ChainId, Digest, PublicKey, Purpose, Signature};
 
 use super::names::is_name;
 use super::ops::Change;
-use super::{balance, devices, key_proof_bytes, operators, replace, validators};
+use super::{balance, devices, forks, key_proof_bytes, operators, replace, validators};
 use crate::keys;
 use crate::machine::{Machine, Op, ensure, refuse};
 use crate::policy::Policy;
@@ -37,8 +37,8 @@ impl<'a> Registry<'a> {
         }
     }
 
-    /// Makes a change, or says by which rule it can't be made.
-    pub fn change(&mut self, change: &Change) -> Op<()> {
+    /// Makes a motion's change, or says by which rule it can't be made.
+    pub fn change(&mut self, change: &Change, motion: &Digest) -> Op<()> {
         self.index()?;
         let before = self.validators()?;
         match change {
@@ -50,6 +50,7 @@ impl<'a> Registry<'a> {
             Change::ValidatorRemove(op) => validators::remove(self, &op.name),
             Change::ValidatorPower(op) => validators::power(self, op),
             Change::KeyReplace(op) => replace::key(self, op),
+            Change::ForkMerge(op) => forks::merge(self, op, motion),
         }?;
         let after = self.validators()?;
         if after != before {

@@ -116,6 +116,7 @@ fn a_block_of_the_mother_is_none_of_the_fork() {
         proposer: world.nodes[0].keys().consensus,
         previous: None,
         lanes: &[],
+        fork: None,
         left_out: &[],
     };
     let refused = apply_block(&state, &input, &mut host).unwrap_err();

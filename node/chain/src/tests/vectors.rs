@@ -92,6 +92,7 @@ fn the_vectors_come_to_what_they_say() {
             proposer: genesis.validators[0].keys.consensus,
             previous: block.previous.as_ref(),
             lanes: &lanes,
+            fork: None,
             left_out: &block.left_out,
         };
         let output = apply_block(&state, &input, &mut host).unwrap();

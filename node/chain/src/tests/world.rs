@@ -10,7 +10,7 @@ use instar_attest::{ChainId, Digest, SecretKey};
 use instar_ledger::{
     Certificate, CommitSignature, DeviceId, Entry, Event, Genesis, GenesisDapp, GenesisOperator,
     GenesisRelease, GenesisValidator, Keys, Lane, LaneCommit, Oid, Outcome, Receipt, ReceiptLine,
-    lane::merge_key,
+    Slice, lane::merge_key,
 };
 use serde_json::{Value, json};
 
@@ -65,6 +65,7 @@ pub struct Made {
     pub parent: Oid,
     pub previous: Option<Certificate>,
     pub lanes: Vec<LaneCommit>,
+    pub fork: Option<Slice>,
     pub left_out: Vec<String>,
 }
 
@@ -78,6 +79,7 @@ impl Made {
             proposer: world.nodes[0].consensus.public(),
             previous: self.previous.as_ref(),
             lanes: &self.lanes,
+            fork: self.fork.as_ref(),
             left_out: &self.left_out,
         }
     }
@@ -368,6 +370,7 @@ impl World {
             parent,
             previous,
             lanes: self.take_lanes(&parent),
+            fork: None,
             left_out: Vec::new(),
         }
     }

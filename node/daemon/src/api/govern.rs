@@ -31,6 +31,10 @@ pub(crate) async fn devices(State(node): State<Shared>) -> Result<Json<impl Seri
     answer(&node, query::devices)
 }
 
+pub(crate) async fn forks(State(node): State<Shared>) -> Result<Json<impl Serialize>, Refused> {
+    answer(&node, query::forks)
+}
+
 pub(crate) async fn motions(State(node): State<Shared>) -> Result<Json<impl Serialize>, Refused> {
     answer(&node, query::motions)
 }

@@ -91,6 +91,7 @@ pub(crate) fn router(node: Shared) -> Router {
         .route("/v1/validators", get(govern::validators))
         .route("/v1/operators", get(govern::operators))
         .route("/v1/devices", get(govern::devices))
+        .route("/v1/forks", get(govern::forks))
         .route("/v1/motions", get(govern::motions))
         .route("/v1/motions/{id}", get(govern::motion))
         .route("/v1/allowed-signers", get(read::allowed_signers))

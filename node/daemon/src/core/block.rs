@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use instar_chain::merge::{self, Parent, Refusal, refuse};
-use instar_chain::{BlockInput, BlockOutput, StateError, apply_block};
+use instar_chain::merge::{self, Merges, Parent, Refusal, refuse};
+use instar_chain::{BlockInput, BlockOutput, StateError, apply_block, query};
 use instar_ledger::{
-    BlockDraft, Certificate, LaneCommit, LaneRange, Oid, ReceiptLine, ValidatorSet, receipt,
+    BlockDraft, Certificate, LaneCommit, LaneRange, Oid, ReceiptLine, Slice, ValidatorSet, receipt,
 };
 use instar_state::Computed;
 
@@ -32,27 +32,63 @@ impl From<CoreError> for Refusal {
 impl Core {
     /// Makes a block on top of the head. Asked again in a later round it makes a new one, leaving out dapps in trouble.
     pub fn propose(&mut self, round: u32, now_ms: u64) -> Result<(Oid, Vec<u8>), CoreError> {
-        let mut laps = self.metrics.laps();
-        let time_ms = self.parent(None).next_time(now_ms);
         let left_out: Vec<String> = if round > 0 {
             self.trouble.iter().cloned().collect()
         } else {
             Vec::new()
         };
+        // Nothing of a fork is offered twice, so it waits for a block that leaves nobody out.
+        let slice = match left_out.is_empty() {
+            true => self.slice_at_hand(&self.state.view()?)?,
+            false => None,
+        };
+        let (block, pack) = self.make(now_ms, left_out.clone(), slice.as_ref())?;
+        match slice {
+            Some(slice) if pack.len() > MAX_BLOCK_PACK_BYTES => {
+                let (fork, head) = (slice.range.chain, slice.range.head);
+                tracing::warn!(%fork, %head, bytes = pack.len(), "a block with this slice of a fork is too large");
+                // Beside less of the lanes it may fit; alone it never will.
+                if self.tails.values().all(|tail| tail.commits.is_empty()) {
+                    self.broken_slices.insert(head);
+                }
+                Ok(self.make(now_ms, left_out, None)?)
+            }
+            _ => Ok((block, pack)),
+        }
+    }
+
+    fn make(
+        &mut self,
+        now_ms: u64,
+        left_out: Vec<String>,
+        slice: Option<&Slice>,
+    ) -> Result<(Oid, Vec<u8>), CoreError> {
+        let mut laps = self.metrics.laps();
+        let time_ms = self.parent(None).next_time(now_ms);
         let tails = self.tails.iter();
         let tails = tails.map(|(lane, tail)| (lane, tail.commits.as_slice()));
-        let (ranges, commits) = merge::select(&self.state.view()?, &self.head.block, tails);
+        let (ranges, commits) = merge::select(&self.state.view()?, &self.head.block, tails, slice);
         let proposer = self.keys.consensus;
         let previous = self.head.certificate.clone();
         let output = self
-            .apply(time_ms, &proposer, previous.as_ref(), &commits, &left_out)
+            .apply(
+                (time_ms, &proposer),
+                previous.as_ref(),
+                &commits,
+                slice,
+                &left_out,
+            )
             .map_err(|e| ledger_error(e.to_string()))?;
         laps.lap(Phase::MergeTest);
         let root = self.state.root_of(self.head.height, &output.writes)?;
         laps.lap(Phase::StateRoot);
+        let merges = Merges {
+            lanes: ranges.clone(),
+            fork: slice.map(|s| s.range),
+        };
         let header = self
             .parent(None)
-            .header(proposer, time_ms, ranges.clone(), left_out, &output, root)
+            .header(proposer, time_ms, merges, left_out, &output, root)
             .map_err(ledger_error)?;
         let draft = BlockDraft {
             header,
@@ -100,8 +136,10 @@ impl Core {
         live_now_ms: Option<u64>,
     ) -> Result<(), Refusal> {
         let mut laps = self.metrics.laps();
+        let view = self.state.view().map_err(CoreError::from)?;
+        let due = query::forks_due(&view).map_err(CoreError::from)?;
         self.ledger
-            .import_pack(pack, MAX_BLOCK_PACK_BYTES)
+            .import_block(pack, MAX_BLOCK_PACK_BYTES, &due)
             .map_err(|e| refuse("bad-pack", e.to_string()))?;
         let block = self
             .ledger
@@ -125,6 +163,12 @@ impl Core {
             merge::check_range(range, merged, run.last().map(|c| c.seq))?;
             commits.extend(run);
         }
+        let slice = header
+            .forks
+            .first()
+            .map(|range| self.ledger.slice(range))
+            .transpose()
+            .map_err(|e| refuse("bad-slice", e.to_string()))?;
         laps.lap(Phase::Signatures);
         for dapp in &header.left_out {
             if !self.trouble.contains(dapp) {
@@ -135,10 +179,10 @@ impl Core {
             }
         }
         let output = self.apply(
-            header.time_ms,
-            &header.proposer,
+            (header.time_ms, &header.proposer),
             block.previous.as_ref(),
             &commits,
+            slice.as_ref(),
             &header.left_out,
         )?;
         laps.lap(Phase::MergeTest);
@@ -185,10 +229,10 @@ impl Core {
 
     fn apply(
         &mut self,
-        time_ms: u64,
-        proposer: &instar_attest::PublicKey,
+        (time_ms, proposer): (u64, &instar_attest::PublicKey),
         previous: Option<&Certificate>,
         commits: &[Arc<LaneCommit>],
+        fork: Option<&Slice>,
         left_out: &[String],
     ) -> Result<BlockOutput, Refusal> {
         let commits: Vec<LaneCommit> = commits.iter().map(|c| (**c).clone()).collect();
@@ -200,6 +244,7 @@ impl Core {
             proposer: *proposer,
             previous,
             lanes: &commits,
+            fork,
             left_out,
         };
         let view = self.state.view().map_err(CoreError::from)?;

@@ -1,7 +1,7 @@
 //! Finding single entries on the trunk.
 
 use instar_attest::Digest;
-use instar_ledger::{Entry, ReceiptLine};
+use instar_ledger::{Block, Entry, Receipt, ReceiptLine};
 
 use super::{Core, CoreError, ledger_error};
 
@@ -25,6 +25,9 @@ impl Core {
         let Some(ReceiptLine::Entry(receipt)) = line else {
             return Ok(None);
         };
+        if receipt.chain.is_some() {
+            return self.entry_of_fork(&block, receipt);
+        }
         let Some(range) = block.header.lanes.iter().find(|r| r.lane() == receipt.lane) else {
             return Ok(None);
         };
@@ -40,5 +43,15 @@ impl Core {
             }
         }
         Ok(None)
+    }
+
+    fn entry_of_fork(&self, block: &Block, receipt: &Receipt) -> Result<Option<Entry>, CoreError> {
+        let ranges = &block.header.forks;
+        let Some(range) = ranges.iter().find(|r| Some(r.chain) == receipt.chain) else {
+            return Ok(None);
+        };
+        let slice = self.ledger.slice(range).map_err(ledger_error)?;
+        let mut merged = slice.entries.into_iter().map(|merged| merged.entry);
+        Ok(merged.find(|entry| entry.id() == receipt.entry))
     }
 }

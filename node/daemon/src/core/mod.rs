@@ -12,8 +12,10 @@ pub mod open;
 pub(crate) mod own_lane;
 mod provisional;
 mod serve;
+mod slices;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use instar_attest::{ChainId, Digest, PublicKey, SecretKey};
@@ -114,6 +116,10 @@ pub struct Core {
     pub(crate) trouble: BTreeSet<String>,
     /// Entries that are in a lane or on the trunk, so that a client's second try is not appended twice.
     pub(crate) pending_ids: BTreeSet<Digest>,
+    /// Where this node has the histories of forks.
+    pub(crate) forks: PathBuf,
+    /// The last blocks of slices that can't be merged, as this node found out.
+    pub(crate) broken_slices: BTreeSet<Oid>,
     /// Nil prevotes by reason.
     pub(crate) nil: BTreeMap<String, u64>,
     pub(crate) last_nil: Option<String>,

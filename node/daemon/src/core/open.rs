@@ -139,6 +139,8 @@ impl Core {
             tested: Default::default(),
             trouble: Default::default(),
             pending_ids: Default::default(),
+            forks: home.forks(),
+            broken_slices: Default::default(),
             nil: Default::default(),
             last_nil: None,
             provisional: None,

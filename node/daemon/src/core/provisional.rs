@@ -151,6 +151,7 @@ impl Core {
                 proposer: self.keys.consensus,
                 previous: previous.as_ref(),
                 lanes: &commits,
+                fork: None,
                 left_out: &[],
             };
             let tested = apply_block(&state, &input, &mut self.dapps).map_err(ledger_error)?;

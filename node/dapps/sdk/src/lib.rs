@@ -30,12 +30,16 @@ pub trait Dapp {
     }
 }
 
-/// A signed statement, whose signature and nonce were checked.
+/// A signed statement, whose signature was checked, and its nonce on the chain that it was said on.
 pub struct Entry {
     /// The entry's id: 64 hex digits.
     pub id: String,
-    /// The author's account key: 64 hex digits.
+    /// The author's account key: 64 hex digits. On a fork it is another author's: look at `chain` too.
     pub author: String,
+    /// The id of the fork that it was said on, 64 hex digits; nothing for an entry of this chain. Only a dapp whose
+    /// manifest has `"foreign": true` sees entries of forks. Such an entry took effect there, and says nothing about what
+    /// the author has here.
+    pub chain: Option<String>,
     /// What is said, a JSON object.
     pub body: Value,
 }
@@ -242,7 +246,12 @@ fn entries(dapp: &mut impl Dapp, ctx: &mut Context<'_>, line: Value) {
             _ => broken("an entry lacks a field"),
         };
         let (id, author) = (take("id"), take("author"));
-        let entry = Entry { id, author, body: fields.remove("body").unwrap_or(Value::Null) };
+        let chain = match fields.remove("chain") {
+            None => None,
+            Some(Value::String(chain)) => Some(chain),
+            Some(_) => broken("an entry's chain is no text"),
+        };
+        let entry = Entry { id, author, chain, body: fields.remove("body").unwrap_or(Value::Null) };
         let verdict = dapp.apply(ctx, &entry);
         ctx.settle(verdict.ok);
         ctx.wire.say(&verdict_line("verdict", Some(&entry.id), verdict));

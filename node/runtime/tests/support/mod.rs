@@ -188,6 +188,7 @@ pub fn entry(topic: &str, author: PublicKey, nonce: u64, body: Value) -> DappEnt
     DappEntry {
         author,
         body,
+        chain: None,
         id,
         nonce,
         topic: topic.to_owned(),

@@ -1,0 +1,56 @@
+//! Slices of forks: what is due of them, and whether this node can bring it.
+//!
+//! A node that has a fork's history in its home takes the next slice from there into its ledger, through the same checks as
+//! from a peer, and proposes it. To a node without it the slice comes with the block. So what one node has is no work by
+//! itself, which the others would not know of: for how long blocks are made for a slice, the state says.
+
+use instar_chain::{StateView, query};
+use instar_ledger::{ForkDue, Slice};
+
+use super::{Core, CoreError, ledger_error};
+
+impl Core {
+    /// A slice that the next block may merge and that is here, if there is one. Slices are taken in on the way.
+    pub(super) fn slice_at_hand(
+        &mut self,
+        view: &dyn StateView,
+    ) -> Result<Option<Slice>, CoreError> {
+        for due in query::forks_due(view)? {
+            if !self.bring(&due) {
+                continue;
+            }
+            let slice = self.ledger.slice(&due.range).map_err(ledger_error)?;
+            // A dapp that rests makes it wait.
+            if query::check_slice(view, &slice).is_ok() {
+                return Ok(Some(slice));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a slice is in the ledger, or can be taken from the fork's history in the home.
+    fn bring(&mut self, due: &ForkDue) -> bool {
+        let head = due.range.head;
+        if self.broken_slices.contains(&head) {
+            return false;
+        }
+        if self.ledger.has_slice(&due.range) {
+            return true;
+        }
+        let history = self.forks.join(format!("{}.git", due.range.chain));
+        if !instar_ledger::store::has_commit(&history, &head) {
+            return false;
+        }
+        match self.ledger.take_slice(&history, due) {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::warn!(
+                    fork = %due.range.chain, from = due.range.from, to = due.range.to, %error,
+                    "a slice of a fork is refused; it is not tried again until this node starts again"
+                );
+                self.broken_slices.insert(head);
+                false
+            }
+        }
+    }
+}
