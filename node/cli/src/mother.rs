@@ -1,4 +1,4 @@
-//! What a fork takes from its mother: the history, the state, and the images of its dapps.
+//! What a fork takes from its mother, the history, the state, and the images of its dapps; and how a history is fetched.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,19 +34,39 @@ pub fn history(share: Option<&Path>, client: &Client, block: &Oid, home: &Home) 
             .with_context(|| format!("there is no ledger in {}", path.display()));
     }
     let path = home.mother_history();
+    fetch_history(client, &path, block, None)?;
+    Ok(path)
+}
+
+/// Fetches a block with all its history into a repository of its own. What `known` has is not fetched again: its objects are
+/// read in their place.
+pub fn fetch_history(
+    client: &Client,
+    path: &Path,
+    block: &Oid,
+    known: Option<&Path>,
+) -> Result<()> {
     if !path.join("HEAD").exists() {
         git(Command::new("git")
             .args(["init", "--quiet", "--bare", "--object-format=sha256", "--"])
-            .arg(&path))?;
+            .arg(path))?;
+        if let Some(known) = known {
+            let objects = known.join("objects").canonicalize()?;
+            let mut line = objects.into_os_string();
+            line.push("\n");
+            let info = path.join("objects").join("info");
+            std::fs::create_dir_all(&info)
+                .and_then(|()| std::fs::write(info.join("alternates"), line.as_encoded_bytes()))
+                .context("naming the objects that are here")?;
+        }
     }
     let url = format!("{}/ledger.git", client.base());
-    eprintln!("fetching the mother's history from {url}");
+    eprintln!("fetching the history of block {block} from {url}");
     git(Command::new("git")
         .arg("-C")
-        .arg(&path)
+        .arg(path)
         .args(["fetch", "--quiet", "--no-tags", "--", &url])
-        .arg(format!("+{block}:refs/heads/trunk")))?;
-    Ok(path)
+        .arg(format!("+{block}:refs/heads/trunk")))
 }
 
 fn git(command: &mut Command) -> Result<()> {
@@ -57,7 +77,7 @@ fn git(command: &mut Command) -> Result<()> {
         .context("git can't be run")?;
     ensure!(
         status.success(),
-        "git could not bring the mother's history; a node that came by a snapshot does not have it, an archive has"
+        "git could not bring the history; a node that came by a snapshot does not have it, an archive has"
     );
     Ok(())
 }

@@ -20,6 +20,8 @@ pub enum Verb {
     Init(super::init::Args),
     /// Begin a chain of its own on a block of another one, with its history and its dapps' state
     Fork(super::fork::Args),
+    /// Move that a fork of the chain be merged back, or check such a motion
+    MergeFork(super::govern::fork::Args),
     /// Make a home that follows a chain, from any node of it and the chain's id
     Join(super::join::Args),
     /// Say where the chain stands
@@ -64,6 +66,7 @@ pub fn run(verb: Verb) -> Result<()> {
     match verb {
         Verb::Init(args) => super::init::run(&args),
         Verb::Fork(args) => super::fork::run(&args),
+        Verb::MergeFork(args) => super::govern::fork::run(&args),
         Verb::Join(args) => super::join::run(&args),
         Verb::Status(args) => facts(args.json, &args.node.client()?.status()?, words),
         Verb::Log(args) => log(&args),

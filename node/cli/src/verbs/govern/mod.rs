@@ -3,6 +3,7 @@
 //! Whoever brings keys in makes an *application*, a JSON file that proves that he has them; any operator moves it.
 
 pub mod device;
+pub mod fork;
 pub mod key;
 pub mod motion;
 pub mod operator;
