@@ -10,6 +10,7 @@ mod held;
 mod late;
 mod liars;
 mod loopback;
+mod merged;
 mod operators;
 mod outside;
 mod staged;
@@ -45,6 +46,10 @@ const STORIES: &[Story] = &[
         governed::governed,
     ),
     ("a_chain_is_forked_and_goes_its_own_way", forked::forked),
+    (
+        "a_fork_is_merged_back_and_its_entries_count_again",
+        merged::merged,
+    ),
     (
         "a_fifth_node_comes_late_by_a_snapshot_and_becomes_a_validator",
         late::comes_late,
