@@ -280,7 +280,7 @@ impl<'h> Replay<'h> {
 }
 
 /// What an error of the state machine means: most break a rule of blocks, some are this machine's.
-fn stop(at: &At, error: BlockError) -> Stop {
+pub(crate) fn stop(at: &At, error: BlockError) -> Stop {
     let rule = match &error {
         BlockError::State(e) => return Stop::CannotTell(e.to_string()),
         BlockError::Abstain { .. } => return Stop::CannotTell(error.to_string()),

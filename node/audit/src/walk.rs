@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use instar_chain::query;
+use instar_chain::{forks, query};
 use instar_ledger::{
-    Block, Certificate, CertificateError, LaneCommit, Oid, ReceiptLine, Slice, receipt,
+    Block, Certificate, CertificateError, LaneCommit, Oid, Receipt, ReceiptLine, Slice, SliceEntry,
+    receipt,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::history::History;
 use crate::reader::{Read, read_in_order};
-use crate::replay::{Known, Replay};
+use crate::replay::{self, Known, Replay};
 use crate::wrong::{At, Stop, Wrong, rule_of_certificate};
 
 /// What was checked so far.
@@ -200,7 +201,8 @@ impl Walk<'_> {
             left_here(&block, slice, history)?;
             self.counts.fork_blocks += slice.range.to - slice.range.from + 1;
         }
-        receipts(&block, &lanes, slice.as_ref())?;
+        let offered = self.offered(&block, slice.as_ref())?;
+        receipts(&block, &lanes, &offered)?;
         let replayed = self.replay.block(&block, &lanes, slice.as_ref())?;
         let entries: usize = lanes.iter().map(|c| c.entries.len()).sum();
         self.counts.blocks += 1;
@@ -219,6 +221,21 @@ impl Walk<'_> {
             counts: &self.counts,
             known: self.replay.known(),
         })
+    }
+
+    /// What a block offers of a fork to dapps, by the state before it.
+    fn offered<'s>(
+        &self,
+        block: &Block,
+        slice: Option<&'s Slice>,
+    ) -> Result<Vec<&'s SliceEntry>, Stop> {
+        let Some(slice) = slice else {
+            return Ok(Vec::new());
+        };
+        let (height, view) = (block.header.height, self.replay.known().view());
+        forks::check_due(view, slice)
+            .and_then(|()| forks::offered(view, height, slice))
+            .map_err(|e| replay::stop(&At::block("fork-slices", height, block.id), e))
     }
 
     /// That each lane goes on from where it was merged last, and is signed by its device's registered key.
@@ -293,36 +310,38 @@ fn left_here(block: &Block, slice: &Slice, history: &History) -> Result<(), Wron
 }
 
 /// That each merged entry has exactly one receipt, in merge order, and that the header names these receipts. Of a fork's
-/// entries some have one, in the fork's order; which, the rules say when they are run again.
-fn receipts(block: &Block, lanes: &[LaneCommit], slice: Option<&Slice>) -> Result<(), Wrong> {
+/// entries those have one that were offered to a dapp.
+fn receipts(block: &Block, lanes: &[LaneCommit], offered: &[&SliceEntry]) -> Result<(), Wrong> {
     let at = At::block("receipts", block.header.height, block.id);
-    let mut receipts = block.receipts.iter().filter_map(|line| match line {
-        ReceiptLine::Entry(receipt) => Some(receipt),
-        ReceiptLine::Event(_) => None,
+    let receipts: Vec<&Receipt> = block
+        .receipts
+        .iter()
+        .filter_map(|line| match line {
+            ReceiptLine::Entry(receipt) => Some(receipt),
+            ReceiptLine::Event(_) => None,
+        })
+        .collect();
+    let own = lanes.iter().flat_map(|commit| {
+        let places = (0u32..).zip(&commit.entries);
+        places.map(|(index, entry)| (None, entry, commit.lane, commit.seq, index))
     });
-    for commit in lanes {
-        for (index, entry) in commit.entries.iter().enumerate() {
-            let id = entry.id();
-            let found = receipts.next().filter(|r| {
-                (r.chain, r.entry, r.lane, r.seq, r.index as usize)
-                    == (None, id, commit.lane, commit.seq, index)
-            });
-            if found.is_none() {
-                let why = format!("entry {id} has no receipt in its place");
-                return Err(at.wrong("receipt-missing", why));
-            }
+    let foreign = offered.iter().map(|m| {
+        let chain = Some(m.entry.chain);
+        (chain, &m.entry, m.lane, m.seq, m.index)
+    });
+    let mut count = 0;
+    for (chain, entry, lane, seq, index) in own.chain(foreign) {
+        let id = entry.id();
+        let found = receipts.get(count).filter(|r| {
+            (r.chain, r.entry, r.lane, r.seq, r.index) == (chain, id, lane, seq, index)
+        });
+        if found.is_none() {
+            let why = format!("entry {id} has no receipt in its place");
+            return Err(at.wrong("receipt-missing", why));
         }
+        count += 1;
     }
-    let mut foreign = slice.into_iter().flat_map(|slice| &slice.entries);
-    let receipt = receipts.find(|receipt| {
-        receipt.chain.is_none()
-            || !foreign.any(|m| {
-                (receipt.chain, receipt.lane, receipt.seq, receipt.index)
-                    == (Some(m.entry.chain), m.lane, m.seq, m.index)
-                    && m.entry.id() == receipt.entry
-            })
-    });
-    if let Some(extra) = receipt {
+    if let Some(extra) = receipts.get(count) {
         let why = format!("a receipt for {}, which was not merged", extra.entry);
         return Err(at.wrong("receipt-extra", why));
     }

@@ -102,6 +102,24 @@ pub fn offered<'s>(
     Ok(taken)
 }
 
+/// Of a fork, only the next slice that a motion made due may be merged, on what is merged of it.
+pub fn check_due(view: &dyn StateView, slice: &Slice) -> Result<(), BlockError> {
+    let range = slice.range;
+    let given = ForkDue {
+        after: slice.after,
+        range,
+    };
+    if due(view, &range.chain)? == Some(given) {
+        return Ok(());
+    }
+    Err(BlockError::ForkNotDue {
+        chain: range.chain,
+        from: range.from,
+        to: range.to,
+        head: range.head,
+    })
+}
+
 /// Checks what a block merges of a fork, and moves the fork's cursor. Gives the entries that are offered.
 pub(crate) fn merge<'s>(
     m: &mut Machine<'_>,
@@ -110,21 +128,9 @@ pub(crate) fn merge<'s>(
     let Some(slice) = input.fork else {
         return Ok(Vec::new());
     };
+    check_due(&m.state, slice)?;
     let range = slice.range;
-    let known: Option<ForkRecord> = record::read(&m.state, &keys::fork(&range.chain))?;
-    let expected = due(&m.state, &range.chain)?;
-    let given = ForkDue {
-        after: slice.after,
-        range,
-    };
-    let Some(mut fork) = known.filter(|_| expected == Some(given)) else {
-        return Err(BlockError::ForkNotDue {
-            chain: range.chain,
-            from: range.from,
-            to: range.to,
-            head: range.head,
-        });
-    };
+    let mut fork: ForkRecord = record::expect(&m.state, &keys::fork(&range.chain))?;
     let offered = offered(&m.state, m.height, slice)?;
     let entries: u64 = input.lanes.iter().map(|c| c.entries.len() as u64).sum();
     let all = entries.saturating_add(offered.len() as u64);

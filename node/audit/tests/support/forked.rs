@@ -57,6 +57,7 @@ impl Chain {
             signers: 3,
             lane_key: 0,
             time_ms: genesis.time_ms,
+            merging: None,
         }
     }
 }

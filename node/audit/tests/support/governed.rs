@@ -1,11 +1,11 @@
 //! A chain whose keys governance has changed.
 
 use instar_attest::Purpose;
-use instar_chain::govern::ops::{KeyReplace, MotionVote, Propose};
+use instar_chain::govern::ops::{ForkMerge, KeyReplace, MotionVote, Propose};
 use instar_chain::govern::{Change, GovernOp, key_proof_bytes};
 use instar_chain::ops::Ballot;
 use instar_chain::query;
-use instar_ledger::Entry;
+use instar_ledger::{Entry, ForkPart};
 
 use super::{Chain, key};
 
@@ -22,6 +22,29 @@ impl Chain {
             old: key("account", 0).public(),
             proof: new.sign(&proven),
         });
+        self.pass(change);
+        self.accounts.insert(0, NEW);
+    }
+
+    /// A motion that the fork be merged, cut after these heights, passes and takes effect.
+    pub fn move_merge(&mut self, fork: &Self, heights: &[u64]) {
+        let parts = heights.iter().map(|height| ForkPart {
+            height: *height,
+            id: fork.store.block_at(*height).unwrap(),
+        });
+        let last = *heights.last().unwrap();
+        let change = Change::ForkMerge(Box::new(ForkMerge {
+            chain: fork.chain,
+            changes: vec![],
+            genesis: fork.store.genesis().clone(),
+            header: fork.store.signed_header(last).unwrap().unwrap(),
+            parts: parts.collect(),
+        }));
+        self.pass(change);
+    }
+
+    /// A motion passes and takes effect.
+    fn pass(&mut self, change: Change) {
         let propose = GovernOp::Propose(Propose {
             change,
             delay: 1,
@@ -42,6 +65,5 @@ impl Chain {
             .collect();
         self.block(&votes);
         self.block(&[]);
-        self.accounts.insert(0, NEW);
     }
 }

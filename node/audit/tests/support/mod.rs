@@ -31,7 +31,7 @@ use instar_ledger::store::{OpenOptions, Store};
 use instar_ledger::vote::{self, VoteKind};
 use instar_ledger::{
     BlockDraft, Certificate, CommitSignature, DeviceId, Entry, Header, Lane, LaneRange, Oid,
-    ReceiptLine, receipt,
+    ReceiptLine, Slice, receipt,
 };
 use instar_state::Fork;
 use serde_json::{Value, json};
@@ -111,6 +111,8 @@ pub struct Chain {
     pub lane_key: usize,
     /// The time of its genesis.
     pub time_ms: u64,
+    /// What the next block merges of a fork.
+    pub merging: Option<Slice>,
 }
 
 impl Chain {
@@ -143,6 +145,7 @@ impl Chain {
             signers: 3,
             lane_key: 0,
             time_ms: TIME_MS,
+            merging: None,
         }
     }
 
@@ -152,6 +155,13 @@ impl Chain {
         *nonce += 1;
         let key = key("account", number);
         Entry::sign(&self.chain, &key, *nonce - 1, topic, body).unwrap()
+    }
+
+    /// The next block merges what is due of a fork, which a repository has.
+    pub fn merge(&mut self, fork: &Self, entries: &[Entry]) {
+        let due = query::forks_due(&self.state).unwrap()[0];
+        self.merging = Some(self.store.take_slice(fork.store.path(), &due).unwrap());
+        self.block(entries);
     }
 
     fn build(&mut self, author: usize, op: &BuildOp) -> Entry {
@@ -180,6 +190,7 @@ impl Chain {
             ],
         };
         let previous = self.store.tip_certificate().cloned();
+        let slice = self.merging.take();
         let input = BlockInput {
             chain: self.chain,
             height,
@@ -188,7 +199,7 @@ impl Chain {
             proposer: key("consensus", 0).public(),
             previous: previous.as_ref(),
             lanes: &lanes,
-            fork: None,
+            fork: slice.as_ref(),
             left_out: &[],
         };
         let output = apply_block(&self.state, &input, &mut self.coin).unwrap();
@@ -201,7 +212,7 @@ impl Chain {
         let header = Header {
             chain: self.chain,
             dapps: output.dapps,
-            forks: vec![],
+            forks: slice.iter().map(|s| s.range).collect(),
             height,
             kernel: 1,
             lanes: lanes
