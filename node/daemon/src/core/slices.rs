@@ -5,9 +5,9 @@
 //! itself, which the others would not know of: for how long blocks are made for a slice, the state says.
 
 use instar_chain::{StateView, query};
-use instar_ledger::{ForkDue, Slice};
+use instar_ledger::{ForkDue, Slice, StoreError};
 
-use super::{Core, CoreError, ledger_error};
+use super::{Core, CoreError};
 
 impl Core {
     /// A slice that the next block may merge and that is here, if there is one. Slices are taken in on the way.
@@ -19,7 +19,13 @@ impl Core {
             if !self.bring(&due) {
                 continue;
             }
-            let slice = self.ledger.slice(&due.range).map_err(ledger_error)?;
+            let slice = match self.ledger.slice(&due.range) {
+                Ok(slice) => slice,
+                Err(error) => {
+                    self.give_up(&due, &error);
+                    continue;
+                }
+            };
             // A dapp that rests makes it wait.
             if query::check_slice(view, &slice).is_ok() {
                 return Ok(Some(slice));
@@ -44,13 +50,19 @@ impl Core {
         match self.ledger.take_slice(&history, due) {
             Ok(_) => true,
             Err(error) => {
-                tracing::warn!(
-                    fork = %due.range.chain, from = due.range.from, to = due.range.to, %error,
-                    "a slice of a fork is refused; it is not tried again until this node starts again"
-                );
-                self.broken_slices.insert(head);
+                self.give_up(due, &error);
                 false
             }
         }
+    }
+
+    /// A slice that can't be read must not keep this node from proposing.
+    fn give_up(&mut self, due: &ForkDue, error: &StoreError) {
+        let range = due.range;
+        tracing::warn!(
+            fork = %range.chain, from = range.from, to = range.to, %error,
+            "a slice of a fork is refused; it is not tried again until this node starts again"
+        );
+        self.broken_slices.insert(range.head);
     }
 }
