@@ -555,30 +555,30 @@ fn a_fork_that_has_merged_a_fork_of_its_own() {
     assert!(error.contains("a fork of its own"), "{error}");
 }
 
-/// A ledger that begins later has not what the fork stands on; it takes the slice, and stock git knows where it is cut.
-#[test]
-fn a_ledger_that_begins_after_the_fork_left() {
-    let mut pair = Pair::new();
-    pair.fork_block();
+/// A ledger that begins with the newest block of the mother.
+fn late(pair: &Pair) -> Store {
     let mother = &pair.net.stores[0];
-    let base = mother.block_at(3).unwrap();
-    let lanes: Vec<_> = mother.lane_heads();
+    let (height, base) = mother.head();
+    let lanes = mother.lane_heads();
     let mut wanted = vec![BaseCommit::Block(base)];
-    wanted.extend(
-        lanes
-            .iter()
-            .map(|(l, id, seq)| BaseCommit::Lane(*l, *id, *seq)),
-    );
+    let heads = lanes.iter();
+    wanted.extend(heads.map(|(lane, id, seq)| BaseCommit::Lane(*lane, *id, *seq)));
     let ids: Vec<Oid> = wanted.iter().map(BaseCommit::id).collect();
     let (pack, taken) = mother.pack_commits(&ids, MAX_PACK).unwrap();
     assert_eq!(taken, ids.len());
     let path = pair.net.dir.path().join("late.git");
     let (mut late, _) = Store::create(&path, mother.genesis()).unwrap();
     late.import_base(&pack, MAX_PACK, &wanted).unwrap();
-    late.begin_at(&mother.certificate_at(3).unwrap().unwrap(), &lanes)
-        .unwrap();
+    let certificate = mother.certificate_at(height).unwrap().unwrap();
+    late.begin_at(&certificate, &lanes).unwrap();
+    late
+}
+
+/// A ledger that begins later has not what a slice stands on; it takes the slice, and stock git knows where it is cut.
+fn begins_late(mut pair: Pair, due: ForkDue, cut: &[Oid]) {
+    let late = late(&pair);
+    let (path, height) = (late.path().to_owned(), late.head().0 + 1);
     pair.net.stores.push(late);
-    let due = pair.due(1, 1);
     pair.net.stores[0]
         .take_slice(pair.fork.path(), &due)
         .unwrap();
@@ -587,15 +587,38 @@ fn a_ledger_that_begins_after_the_fork_left() {
     let pack = pair.net.stores[0].pack_block(&block).unwrap();
     let late = pair.net.stores.last_mut().unwrap();
     late.import_block(&pack, MAX_PACK, &[due]).unwrap();
-    let certificate = certificate(&pair.net.chain, 4, 0, block);
+    let certificate = certificate(&pair.net.chain, height, 0, block);
     late.finalize(&block, &certificate).unwrap();
     late.flush().unwrap();
     let shallow = std::fs::read_to_string(path.join("shallow")).unwrap();
-    assert!(shallow.contains(&pair.chain.to_hex()), "{shallow}");
+    for id in cut {
+        assert!(shallow.contains(&id.to_hex()), "{shallow}");
+    }
     let clone = clone_of(pair.net.dir.path(), late, "of-late");
     let fsck = git(&clone, &["fsck", "--strict", "--no-progress"]).unwrap();
     assert_eq!(fsck, "");
     assert_eq!(late.pack_block(&block).unwrap(), pack);
     drop(pair.net.stores.pop());
-    assert_eq!(Store::open(&path).unwrap().head(), (4, block));
+    assert_eq!(Store::open(&path).unwrap().head(), (height, block));
+}
+
+#[test]
+fn a_ledger_that_begins_after_the_fork_left() {
+    let mut pair = Pair::new();
+    pair.fork_block();
+    let (due, genesis) = (pair.due(1, 1), pair.chain.into());
+    begins_late(pair, due, &[genesis]);
+}
+
+#[test]
+fn a_ledger_that_begins_between_two_slices() {
+    let mut pair = Pair::new();
+    for _ in 0..2 {
+        pair.fork_block();
+    }
+    pair.merge(&pair.due(1, 1));
+    let due = pair.due(2, 2);
+    let block = pair.fork.read_block(&due.range.head).unwrap();
+    let cut = [block.id, block.header.lanes[0].head];
+    begins_late(pair, due, &cut);
 }
