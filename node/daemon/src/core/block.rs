@@ -38,23 +38,23 @@ impl Core {
             Vec::new()
         };
         // Nothing of a fork is offered twice, so it waits for a block that leaves nobody out.
-        let slice = match left_out.is_empty() {
-            true => self.slice_at_hand(&self.state.view()?)?,
-            false => None,
-        };
-        let (block, pack) = self.make(now_ms, left_out.clone(), slice.as_ref())?;
-        match slice {
-            Some(slice) if pack.len() > MAX_BLOCK_PACK_BYTES => {
-                let (fork, head) = (slice.range.chain, slice.range.head);
-                tracing::warn!(%fork, %head, bytes = pack.len(), "a block with this slice of a fork is too large");
-                // Beside less of the lanes it may fit; alone it never will.
-                if self.tails.values().all(|tail| tail.commits.is_empty()) {
-                    self.broken_slices.insert(head);
+        if left_out.is_empty()
+            && let Some(slice) = self.slice_at_hand(&self.state.view()?)?
+        {
+            match self.make(now_ms, Vec::new(), Some(&slice)) {
+                Ok((block, pack)) if pack.len() <= MAX_BLOCK_PACK_BYTES => {
+                    return Ok((block, pack));
                 }
-                Ok(self.make(now_ms, left_out, None)?)
+                // Beside less of the lanes it may fit; alone it never will.
+                Ok(_) if self.tails.values().any(|tail| !tail.commits.is_empty()) => {}
+                Ok((_, pack)) => {
+                    let bytes = pack.len();
+                    self.give_up(&slice.range, &format!("a block of {bytes} bytes with it"));
+                }
+                Err(error) => self.give_up(&slice.range, &error),
             }
-            _ => Ok((block, pack)),
         }
+        self.make(now_ms, left_out, None)
     }
 
     fn make(

@@ -4,8 +4,10 @@
 //! from a peer, and proposes it. To a node without it the slice comes with the block. So what one node has is no work by
 //! itself, which the others would not know of: for how long blocks are made for a slice, the state says.
 
+use std::fmt::Display;
+
 use instar_chain::{StateView, query};
-use instar_ledger::{ForkDue, Slice, StoreError};
+use instar_ledger::{ForkDue, ForkRange, Slice};
 
 use super::{Core, CoreError};
 
@@ -22,7 +24,7 @@ impl Core {
             let slice = match self.ledger.slice(&due.range) {
                 Ok(slice) => slice,
                 Err(error) => {
-                    self.give_up(&due, &error);
+                    self.give_up(&due.range, &error);
                     continue;
                 }
             };
@@ -50,18 +52,17 @@ impl Core {
         match self.ledger.take_slice(&history, due) {
             Ok(_) => true,
             Err(error) => {
-                self.give_up(due, &error);
+                self.give_up(&due.range, &error);
                 false
             }
         }
     }
 
-    /// A slice that can't be read must not keep this node from proposing.
-    fn give_up(&mut self, due: &ForkDue, error: &StoreError) {
-        let range = due.range;
+    /// A slice that can't be merged here must not keep this node from proposing.
+    pub(super) fn give_up(&mut self, range: &ForkRange, why: &dyn Display) {
         tracing::warn!(
-            fork = %range.chain, from = range.from, to = range.to, %error,
-            "a slice of a fork is refused; it is not tried again until this node starts again"
+            fork = %range.chain, from = range.from, to = range.to, %why,
+            "a slice of a fork can't be merged; this node does not try it again until it starts again"
         );
         self.broken_slices.insert(range.head);
     }
