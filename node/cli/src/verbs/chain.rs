@@ -153,6 +153,12 @@ fn log(args: &LogArgs) -> Result<()> {
                 b.certificate.round,
                 b.certificate.signatures.len()
             );
+            for fork in &b.header.forks {
+                text += &format!(
+                    "\n  merges blocks {} to {} of fork {}",
+                    fork.from, fork.to, fork.chain
+                );
+            }
             for line in &b.receipts {
                 if let ReceiptLine::Event(e) = line {
                     text += &format!("\n  {} {}", e.event, e.body);
