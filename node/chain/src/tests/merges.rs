@@ -1,8 +1,7 @@
-//! Forks come back: what a motion proves and fixes, and what its slices come to.
+//! Forks come back: what slices come to.
 
 use instar_attest::{ChainId, Digest, SecretKey};
-use instar_ledger::fork::MAX_SLICE_BLOCKS;
-use instar_ledger::light::{self, SignedHeader};
+use instar_ledger::light::SignedHeader;
 use instar_ledger::vote::{self, VoteKind};
 use instar_ledger::{
     Certificate, CommitSignature, DeviceId, Entry, ForkDue, ForkPart, ForkRange, Genesis,
@@ -15,22 +14,22 @@ use super::world::*;
 use crate::block::BlockError;
 use crate::dapps::SUSPENSION_BLOCKS;
 use crate::forks::SLICE_BLOCKS;
+use crate::govern::Change;
 use crate::govern::ops::ForkMerge;
-use crate::govern::{Change, MAX_OPEN_FORKS, MAX_PARTS};
 use crate::lanes::{MAX_BLOCK_ENTRIES, Quota};
 use crate::view::StateView as _;
 use crate::{keys, merge, query};
 
 /// A fork of a world's chain, as light checkers see it: one validator, and blocks of nothing but a header.
-struct Forked {
-    chain: ChainId,
-    genesis: Genesis,
-    secret: SecretKey,
-    blocks: Vec<SignedHeader>,
+pub struct Forked {
+    pub chain: ChainId,
+    pub genesis: Genesis,
+    pub secret: SecretKey,
+    pub blocks: Vec<SignedHeader>,
 }
 
 /// A header that stands on `parent`, signed by `secret`.
-fn signed(
+pub fn signed(
     chain: ChainId,
     height: u64,
     parent: Oid,
@@ -74,17 +73,17 @@ fn signed(
     header
 }
 
-fn set_of(secret: &SecretKey) -> ValidatorSet {
+pub fn set_of(secret: &SecretKey) -> ValidatorSet {
     let key = secret.public();
     ValidatorSet::new(vec![Validator { key, power: 1 }]).unwrap()
 }
 
 impl Forked {
-    fn of(world: &World, name: &str, blocks: u64) -> Self {
+    pub fn of(world: &World, name: &str, blocks: u64) -> Self {
         Self::with(world, name, blocks, |_| {})
     }
 
-    fn with(world: &World, name: &str, blocks: u64, change: impl FnOnce(&mut Genesis)) -> Self {
+    pub fn with(world: &World, name: &str, blocks: u64, change: impl FnOnce(&mut Genesis)) -> Self {
         let secret = secret(&format!("{name} consensus"));
         let mut genesis = world.genesis.clone();
         genesis.chain_name = name.into();
@@ -113,7 +112,7 @@ impl Forked {
         fork
     }
 
-    fn grow(&mut self, secret: &SecretKey, set: Digest) {
+    pub fn grow(&mut self, secret: &SecretKey, set: Digest) {
         let last = self.blocks.last().map(|b| b.certificate.block);
         let parent = last.unwrap_or(self.chain.into());
         let height = self.blocks.len() as u64 + 1;
@@ -121,12 +120,12 @@ impl Forked {
             .push(signed(self.chain, height, parent, set, secret));
     }
 
-    fn part(&self, height: u64) -> ForkPart {
+    pub fn part(&self, height: u64) -> ForkPart {
         let id = self.blocks[height as usize - 1].certificate.block;
         ForkPart { height, id }
     }
 
-    fn merge(&self, parts: &[u64]) -> ForkMerge {
+    pub fn merge(&self, parts: &[u64]) -> ForkMerge {
         ForkMerge {
             chain: self.chain,
             changes: vec![],
@@ -136,12 +135,12 @@ impl Forked {
         }
     }
 
-    fn change(&self, parts: &[u64]) -> Change {
+    pub fn change(&self, parts: &[u64]) -> Change {
         Change::ForkMerge(Box::new(self.merge(parts)))
     }
 
     /// The slice of blocks `from` to `to`, with entries that took effect there.
-    fn slice(&self, from: u64, to: u64, entries: Vec<Entry>) -> Slice {
+    pub fn slice(&self, from: u64, to: u64, entries: Vec<Entry>) -> Slice {
         let after = match from {
             1 => Oid::from(self.chain),
             _ => self.part(from - 1).id,
@@ -181,7 +180,7 @@ impl Forked {
 }
 
 /// A world of some blocks whose dapp takes entries of forks.
-fn world() -> World {
+pub fn world() -> World {
     let mut world = World::new();
     world.host.takes_foreign = true;
     world.blocks(2);
@@ -189,7 +188,7 @@ fn world() -> World {
 }
 
 impl World {
-    fn merge(&mut self, slice: Slice) -> Result<crate::BlockOutput, BlockError> {
+    pub fn merge(&mut self, slice: Slice) -> Result<crate::BlockOutput, BlockError> {
         let mut made = self.draft();
         made.fork = Some(slice);
         self.try_block(made)
@@ -208,107 +207,6 @@ impl World {
         let value = self.state.get(&format!("d/coin/{key}")).unwrap();
         value.map(|v| String::from_utf8(v).unwrap())
     }
-}
-
-#[test]
-fn a_motion_proves_what_it_merges() {
-    let mut w = world();
-    let fork = Forked::of(&w, "fork", 4);
-    let stranger = Forked::of(&w, "stranger", 4);
-    let changed = |change: &dyn Fn(&mut ForkMerge)| {
-        let mut op = fork.merge(&[2, 4]);
-        change(&mut op);
-        Change::ForkMerge(Box::new(op))
-    };
-    let cases = [
-        (
-            changed(&|op| op.genesis.chain_name = "other".into()),
-            "fork-genesis",
-        ),
-        (changed(&|op| op.chain = stranger.chain), "fork-genesis"),
-        (changed(&|op| op.genesis.fork = None), "fork-of-another"),
-        (
-            changed(&|op| op.header = stranger.blocks[3].clone()),
-            "fork-not-certified",
-        ),
-        (
-            changed(&|op| op.header.certificate.signatures.clear()),
-            "fork-not-certified",
-        ),
-        (
-            changed(&|op| op.header.header.time_ms += 1),
-            "fork-not-certified",
-        ),
-        (changed(&|op| op.parts.clear()), "fork-parts"),
-        (changed(&|op| op.parts.truncate(1)), "fork-parts"),
-        (
-            changed(&|op| op.parts[1].id = stranger.part(4).id),
-            "fork-parts",
-        ),
-        (changed(&|op| op.parts[0].height = 4), "fork-parts"),
-        (changed(&|op| op.parts.swap(0, 1)), "fork-parts"),
-    ];
-    for (change, rule) in cases {
-        w.cant(change, rule);
-    }
-    let mut many = fork.merge(&[4]);
-    many.parts = vec![fork.part(4); MAX_PARTS + 1];
-    w.cant(Change::ForkMerge(Box::new(many)), "fork-parts");
-
-    // Forks of other chains, and of heights that are not there yet.
-    let mut elsewhere = World::with(policy(), |g| g.chain_name = "elsewhere".into());
-    elsewhere.blocks(2);
-    let foreign = Forked::of(&elsewhere, "fork", 1);
-    w.cant(foreign.change(&[1]), "fork-of-another");
-    let early = Forked::with(&w, "early", 1, |g| {
-        let secret = secret("early consensus");
-        let header = signed(
-            w.chain,
-            1_000,
-            Oid::from_bytes([7; 32]),
-            Digest::of(b""),
-            &secret,
-        );
-        g.fork.as_mut().unwrap().header = header;
-    });
-    w.cant(early.change(&[1]), "fork-of-another");
-
-    w.pass(fork.change(&[2, 4]));
-    let record = &query::forks(&w.state).unwrap()[&fork.chain];
-    assert_eq!((record.height, record.head), (0, fork.chain.into()));
-    assert_eq!(record.parts, [fork.part(2), fork.part(4)]);
-}
-
-#[test]
-fn slices_have_a_bounded_number_of_blocks() {
-    let mut w = world();
-    let fork = Forked::of(&w, "fork", MAX_SLICE_BLOCKS + 1);
-    w.cant(fork.change(&[MAX_SLICE_BLOCKS + 1]), "fork-parts");
-    let mut apart = fork.merge(&[1, MAX_SLICE_BLOCKS + 1]);
-    apart.parts[0].height = 0;
-    w.cant(Change::ForkMerge(Box::new(apart)), "fork-parts");
-    w.pass(fork.change(&[1, MAX_SLICE_BLOCKS + 1]));
-}
-
-#[test]
-fn a_fork_whose_validators_changed() {
-    let mut w = world();
-    let mut fork = Forked::of(&w, "fork", 1);
-    let (old, new) = (fork.secret.clone(), secret("new consensus"));
-    fork.grow(&old, set_of(&new).digest());
-    fork.grow(&new, set_of(&new).digest());
-    w.cant(fork.change(&[3]), "fork-not-certified");
-    let mut op = fork.merge(&[3]);
-    op.changes = vec![light::Change {
-        at: fork.blocks[1].clone(),
-        validators: set_of(&old),
-    }];
-    w.cant(
-        Change::ForkMerge(Box::new(op.clone())),
-        "fork-not-certified",
-    );
-    op.changes[0].validators = set_of(&new);
-    w.pass(Change::ForkMerge(Box::new(op)));
 }
 
 #[test]
@@ -450,20 +348,6 @@ fn a_slice_is_waited_for_and_not_for_ever() {
     assert!(!due(&w));
 }
 
-/// Two motions about one fork pass; when the second takes effect, the first has gone further.
-#[test]
-fn a_motion_that_others_have_overtaken_is_void() {
-    let mut w = world();
-    let fork = Forked::of(&w, "fork", 4);
-    let late = w.pass_later(fork.change(&[2]), 30);
-    w.pass(fork.change(&[3]));
-    w.merge(fork.slice(1, 3, vec![])).unwrap();
-    w.blocks(30);
-    let motion = query::motion(&w.state, &late).unwrap().unwrap();
-    assert_eq!(motion.rule.as_deref(), Some("fork-merged-already"));
-    assert!(w.event("motion-void").is_some());
-}
-
 #[test]
 fn a_dapp_that_did_not_opt_in_takes_nothing() {
     let mut w = world();
@@ -553,23 +437,4 @@ fn a_dapp_that_rests_loses_nothing() {
     made.left_out = vec!["coin".into()];
     made.fork = Some(fork.slice(2, 2, vec![]));
     w.try_block(made).unwrap();
-}
-
-#[test]
-fn a_bounded_number_of_forks_at_once() {
-    let mut w = world();
-    let forks: Vec<Forked> = (0..=MAX_OPEN_FORKS)
-        .map(|i| Forked::of(&w, &format!("fork-{i}"), 2))
-        .collect();
-    for fork in &forks[..MAX_OPEN_FORKS] {
-        w.pass(fork.change(&[1]));
-    }
-    w.cant(forks[MAX_OPEN_FORKS].change(&[1]), "too-many-forks");
-    // One that is under way may be changed, and the oldest motion is due first.
-    w.pass(forks[1].change(&[2]));
-    let due = query::forks_due(&w.state).unwrap();
-    assert_eq!(due.len(), MAX_OPEN_FORKS);
-    assert_eq!(due[0].range.chain, forks[0].chain);
-    w.merge(forks[3].slice(1, 1, vec![])).unwrap();
-    w.pass(forks[MAX_OPEN_FORKS].change(&[1]));
 }

@@ -9,6 +9,7 @@ mod forks;
 mod gates;
 mod govern;
 mod govern_random;
+mod merge_motions;
 mod merges;
 mod module;
 mod motions;

@@ -1,6 +1,8 @@
 //! A small chain with fixed keys, so that every byte of it is the same each time.
 #![allow(dead_code)] // Each test file uses another part.
 
+pub mod forked;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
