@@ -15,6 +15,12 @@ const CHANGES: TableDefinition<u64, &[u8]> = TableDefinition::new("validator-cha
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const DONE: &str = "done";
 
+/// Memory for pages of the index. Entry ids lie anywhere in it, so that more would be of little use.
+const CACHE_BYTES: usize = 8 << 20;
+/// Blocks between two that are synced: so many are indexed again after a crash, and for so long the file can't use the
+/// place again of what was rewritten.
+const SYNC_EVERY: u64 = 64;
+
 /// The index could not be read or written; deleting the file is safe.
 #[derive(Debug, thiserror::Error)]
 #[error("the receipt index failed ({0}); it can be deleted, the node makes it again")]
@@ -38,7 +44,10 @@ pub(crate) fn is_copy(receipt: &Receipt) -> bool {
 impl Index {
     /// Opens or makes the index.
     pub fn open(path: &Path) -> Result<Self, IndexError> {
-        let db = Database::create(path).map_err(fail)?;
+        let db = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create(path)
+            .map_err(fail)?;
         let tx = db.begin_write().map_err(fail)?;
         tx.open_table(RECEIPTS).map_err(fail)?;
         tx.open_table(CHANGES).map_err(fail)?;
@@ -55,7 +64,7 @@ impl Index {
     }
 
     /// Notes the receipts of a block, and the validator set that its header names if that is another one than before.
-    /// Not synced: after a crash the tail is indexed again.
+    /// Seldom synced: after a crash the tail is indexed again.
     pub fn add(
         &self,
         height: u64,
@@ -63,7 +72,12 @@ impl Index {
         changed: Option<&ValidatorSet>,
     ) -> Result<(), IndexError> {
         let mut tx = self.0.begin_write().map_err(fail)?;
-        tx.set_durability(Durability::None).map_err(fail)?;
+        let synced = height.is_multiple_of(SYNC_EVERY);
+        tx.set_durability(match synced {
+            true => Durability::Immediate,
+            false => Durability::None,
+        })
+        .map_err(fail)?;
         {
             let mut table = tx.open_table(RECEIPTS).map_err(fail)?;
             for (position, line) in lines.iter().enumerate() {

@@ -23,10 +23,13 @@ fn main() {
     let home = tempfile::tempdir().expect("a temporary folder");
     let home = home.path().canonicalize().expect("it is there");
     let talk = Talk::default();
+    let mut policy = chain::policy(false);
+    // As many as there are can be asked for.
+    policy.dapps.builders = policy.dapps.builders.min(validators as u32);
     let setup = Setup {
         program: &instar_tests::instar(),
         home: &home,
-        policy: chain::policy(false),
+        policy,
         accounts: chain::FUNDED,
         validators,
         outlive: false,
