@@ -9,7 +9,7 @@ cd "$(dirname "$0")/../.."
 check=no
 [ "${1:-}" = --check ] && { check=yes; shift; }
 command -v jq >/dev/null || { echo "growth: jq is missing (Debian: apt-get install jq)" >&2; exit 1; }
-# A block's own work and the node's memory at the end, beside those at the first point, in percent.
+# A block's own work and the node's own memory at the end (mapped files are the kernel's cache), beside those at the first point, in percent.
 max_growth_percent=20
 max_idle_mib=80
 max_restart_s=5
@@ -21,6 +21,6 @@ jq . <<<"$report"
 jq -e --argjson g "$max_growth_percent" --argjson idle "$max_idle_mib" --argjson back "$max_restart_s" '
   def work: [.ms_a_block_at_50.phases[]] | add;
   .points[0] as $first | .points[-1] as $last |
-  ($last | work) <= ($first | work) * (1 + $g / 100) and $last.resident_mib <= $first.resident_mib * (1 + $g / 100)
-  and .idle_mib.grown < $idle and .restart_s.next_block < $back' <<<"$report" >/dev/null ||
+  ($last | work) <= ($first | work) * (1 + $g / 100) and $last.resident_mib.own <= $first.resident_mib.own * (1 + $g / 100)
+  and .idle_mib.grown.all < $idle and .restart_s.next_block < $back' <<<"$report" >/dev/null ||
   { echo "the promises (at most $max_growth_percent % more work and memory, idle under $max_idle_mib MiB, back in $max_restart_s s) are not kept" >&2; exit 1; }

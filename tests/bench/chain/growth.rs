@@ -22,15 +22,18 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 /// After this long without entries a node counts as idle.
 const IDLE: Duration = Duration::from_secs(20);
 
-/// Resident memory of a process, in MiB.
-fn resident_mib(pid: u32) -> f64 {
+/// Resident memory of a process in MiB: its own, and what it has mapped of files, which the kernel takes back at will.
+fn resident_mib(pid: u32) -> Value {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<f64>().ok());
-    (kib.unwrap_or(f64::NAN) / 102.4).round() / 10.0
+    let of = |name: &str| {
+        let line = status.lines().find_map(|l| l.strip_prefix(name));
+        let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<f64>().ok());
+        kib.map(|kib| (kib / 102.4).round() / 10.0)
+    };
+    json!({"all": of("VmRSS:"), "own": of("RssAnon:"), "files": of("RssFile:")})
 }
 
-fn node_mib(client: &Client) -> f64 {
+fn node_mib(client: &Client) -> Value {
     resident_mib(client.status().expect("the node answers").pid)
 }
 
