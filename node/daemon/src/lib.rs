@@ -23,4 +23,5 @@ mod index;
 mod metrics;
 mod node;
 mod supervised;
+mod trim;
 mod upgrade;
