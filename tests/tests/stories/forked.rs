@@ -2,9 +2,8 @@
 //! the mother's balances, the chains part, nothing counts on both, and anybody can check all of it from a clone.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Command;
 
 use instar::client::Client;
 use instar::demo::stage::Stage;
@@ -13,73 +12,10 @@ use instar_attest::keyfile;
 use instar_ledger::Entry;
 use serde_json::{Value, json};
 
-use super::operators::{PATIENCE, done, instar, ports, text};
+use super::operators::{done, instar, text};
+use super::site::Site;
 
 const NAMES: [&str; 3] = ["ben", "cy", "door"];
-
-struct Forked {
-    dir: tempfile::TempDir,
-    ports: Vec<u16>,
-    nodes: Vec<Child>,
-}
-
-impl Drop for Forked {
-    fn drop(&mut self) {
-        for child in &mut self.nodes {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-impl Forked {
-    fn at(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn url(&self, i: usize) -> String {
-        format!("http://127.0.0.1:{}", self.ports[i * 3])
-    }
-
-    fn address(&self, i: usize, swarm: usize) -> String {
-        format!("/ip4/127.0.0.1/tcp/{}", self.ports[i * 3 + swarm])
-    }
-
-    fn start(&mut self, i: usize) {
-        let log = fs::File::create(self.at(&format!("{}.log", NAMES[i]))).unwrap();
-        let child = Command::new(instar_tests::instar())
-            .args(["node", "run", "--home", text(&self.at(NAMES[i]))])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.nodes.push(child);
-    }
-
-    #[track_caller]
-    fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        let start = Instant::now();
-        while !holds() {
-            let logs = NAMES.map(|name| {
-                fs::read_to_string(self.at(&format!("{name}.log"))).unwrap_or_default()
-            });
-            assert!(
-                start.elapsed() < PATIENCE * 2,
-                "{what}\n{}",
-                logs.join("\n--\n")
-            );
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    }
-
-    fn height(&self, i: usize) -> Option<u64> {
-        Client::new(&self.url(i), None)
-            .status()
-            .ok()
-            .map(|s| s.height)
-    }
-}
 
 fn balance(url: &str, account: &str) -> Value {
     let question = json!({"op": "balance", "account": account}).to_string();
@@ -114,11 +50,7 @@ pub fn forked() {
 }
 
 fn story(stage: &Stage<'_>) {
-    let mut fork = Forked {
-        dir: tempfile::tempdir().unwrap(),
-        ports: ports(NAMES.len() * 3),
-        nodes: Vec::new(),
-    };
+    let mut fork = Site::new(&NAMES);
     let mother = stage.validators[0].url();
     // Below the head, where a block has one certificate for everybody.
     let height = stage.height().unwrap() - 1;
@@ -171,7 +103,7 @@ fn story(stage: &Stage<'_>) {
 
     // Somebody who knows nothing but the fork's id and one node of it.
     let home = fork.at("door");
-    let http = format!("127.0.0.1:{}", fork.ports[6]);
+    let http = fork.http(2);
     let joined = [
         "chain",
         "join",
@@ -193,25 +125,8 @@ fn story(stage: &Stage<'_>) {
 }
 
 /// Each operator of the fork makes its genesis; the first reads the mother's objects in place.
-fn found(stage: &Stage<'_>, fork: &Forked, height: u64, time_ms: u64) -> Vec<String> {
-    let mut files = Vec::new();
-    for (i, name) in NAMES[..2].iter().enumerate() {
-        let public = done(&[
-            "key",
-            "new",
-            "--home",
-            text(&fork.at(name)),
-            "--name",
-            name,
-            "--consensus",
-            &fork.address(i, 1),
-            "--data",
-            &fork.address(i, 2),
-        ]);
-        let file = fork.at(&format!("{name}.public"));
-        fs::write(&file, public.to_string()).unwrap();
-        files.push(file);
-    }
+fn found(stage: &Stage<'_>, fork: &Site, height: u64, time_ms: u64) -> Vec<String> {
+    let files = [0, 1].map(|i| fork.keys(i));
     let plan = fork.at("plan.json");
     let mut policy = instar::demo::chain::policy(false);
     for slot in [&mut policy.dapps, &mut policy.node] {
@@ -223,7 +138,7 @@ fn found(stage: &Stage<'_>, fork: &Forked, height: u64, time_ms: u64) -> Vec<Str
     let ledger = stage.validators[0].home.ledger();
     let make = |i: usize, mother: &str, more: &[&str]| {
         let (url, home) = (stage.validators[i].url(), fork.at(NAMES[i]));
-        let http = format!("127.0.0.1:{}", fork.ports[i * 3]);
+        let http = fork.http(i);
         let mut args = vec![
             "chain",
             "fork",
@@ -269,7 +184,7 @@ fn found(stage: &Stage<'_>, fork: &Forked, height: u64, time_ms: u64) -> Vec<Str
 }
 
 /// What a clone of the fork shows, to stock git and to those who run everything again.
-fn checks(stage: &Stage<'_>, fork: &Forked, chain: &str, block: &str) {
+fn checks(stage: &Stage<'_>, fork: &Site, chain: &str, block: &str) {
     let git = |folder: &Path, args: &[&str]| {
         let output = Command::new("git")
             .arg("-C")
@@ -286,7 +201,7 @@ fn checks(stage: &Stage<'_>, fork: &Forked, chain: &str, block: &str) {
         assert!(own.contains("alternate: "), "{own}");
         let remote = format!("{}/ledger.git", fork.url(i));
         let name = format!("clone-{i}");
-        git(fork.dir.path(), &["clone", "--quiet", &remote, &name]);
+        git(fork.dir(), &["clone", "--quiet", &remote, &name]);
         let clone = fork.at(&name);
         assert_eq!(git(&clone, &["fsck", "--strict", "--no-progress"]), "");
         let parent = git(&clone, &["rev-parse", &format!("{chain}^")]);
@@ -329,7 +244,7 @@ fn checks(stage: &Stage<'_>, fork: &Forked, chain: &str, block: &str) {
 }
 
 /// Who joins takes the mother's state from any node, and believes none: one byte, and it is named.
-fn lying_node(stage: &Stage<'_>, fork: &Forked, chain: &str) {
+fn lying_node(stage: &Stage<'_>, fork: &Site, chain: &str) {
     let dump = fork.at("ben").join("mother.state");
     let honest = fs::read(&dump).unwrap();
     let mut altered = honest.clone();

@@ -2,116 +2,43 @@
 //! loses its marks, a lane says two things and gets a new key.
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::ops::{Deref, DerefMut};
 
 use instar_attest::{ChainId, Purpose};
 use instar_ledger::equivocation::Evidence;
 use instar_ledger::grammar::LanePayload;
 use instar_ledger::{DeviceId, Lane, Oid};
-use instar_node::home::Home;
 use serde_json::{Value, json};
 
-use super::operators::{PATIENCE, done, instar, ports, text};
+use super::operators::{done, instar, text};
+use super::site::Site;
 
 const NAMES: [&str; 5] = ["ada", "ben", "cy", "di", "eve"];
 
 struct House {
-    dir: tempfile::TempDir,
-    ports: Vec<u16>,
-    nodes: Vec<Option<Child>>,
+    site: Site,
     chain: String,
 }
 
-impl Drop for House {
-    fn drop(&mut self) {
-        for child in self.nodes.iter_mut().flatten() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+impl Deref for House {
+    type Target = Site;
+
+    fn deref(&self) -> &Site {
+        &self.site
+    }
+}
+
+impl DerefMut for House {
+    fn deref_mut(&mut self) -> &mut Site {
+        &mut self.site
     }
 }
 
 impl House {
-    fn at(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn home(&self, i: usize) -> Home {
-        Home::new(self.at(NAMES[i]))
-    }
-
-    fn url(&self, i: usize) -> String {
-        format!("http://127.0.0.1:{}", self.ports[i * 3])
-    }
-
-    fn address(&self, i: usize, swarm: usize) -> String {
-        format!("/ip4/127.0.0.1/tcp/{}", self.ports[i * 3 + swarm])
-    }
-
-    fn start(&mut self, i: usize) {
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.at(&format!("{}.log", NAMES[i])))
-            .unwrap();
-        let child = Command::new(instar_tests::instar())
-            .args(["node", "run", "--home", text(&self.at(NAMES[i]))])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.nodes[i] = Some(child);
-    }
-
-    fn kill(&mut self, i: usize) {
-        if let Some(mut child) = self.nodes[i].take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-    }
-
-    fn log(&self, i: usize) -> String {
-        fs::read_to_string(self.at(&format!("{}.log", NAMES[i]))).unwrap_or_default()
-    }
-
-    /// Runs a verb against a node, with its token.
-    fn verb(&self, i: usize, words: &[&str]) -> Value {
-        let (url, token) = (self.url(i), self.home(i).token_file());
-        let mut all = words.to_vec();
-        all.extend(["--json", "--node", &url, "--token-file", text(&token)]);
-        done(&all)
-    }
-
     fn status(&self, i: usize) -> Value {
         let url = self.url(i);
         let output = instar(&["chain", "status", "--json", "--node", &url]);
         serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
-    }
-
-    #[track_caller]
-    fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        let start = Instant::now();
-        while !holds() {
-            let logs: Vec<String> = (0..NAMES.len())
-                .map(|i| {
-                    self.log(i)
-                        .lines()
-                        .rev()
-                        .take(5)
-                        .collect::<Vec<_>>()
-                        .join("\n")
-                })
-                .collect();
-            assert!(
-                start.elapsed() < PATIENCE * 2,
-                "{what}\n{}",
-                logs.join("\n--\n")
-            );
-            std::thread::sleep(Duration::from_millis(100));
-        }
     }
 
     /// Votes yes at a node. Whether the ledger took it.
@@ -174,33 +101,11 @@ impl House {
 }
 
 fn found() -> House {
-    let dir = tempfile::tempdir().unwrap();
     let mut house = House {
-        ports: ports(NAMES.len() * 3),
-        nodes: (0..NAMES.len()).map(|_| None).collect(),
+        site: Site::new(&NAMES),
         chain: String::new(),
-        dir,
     };
-    let mut files = Vec::new();
-    for (i, name) in NAMES[..4].iter().enumerate() {
-        let (consensus, data) = (house.address(i, 1), house.address(i, 2));
-        let home = house.at(name);
-        let public = done(&[
-            "key",
-            "new",
-            "--home",
-            text(&home),
-            "--name",
-            name,
-            "--consensus",
-            &consensus,
-            "--data",
-            &data,
-        ]);
-        let file = house.at(&format!("{name}.json"));
-        fs::write(&file, public.to_string()).unwrap();
-        files.push(file);
-    }
+    let files = [0, 1, 2, 3].map(|i| house.keys(i));
     let plan = house.at("plan.json");
     fs::write(
         &plan,
@@ -208,7 +113,7 @@ fn found() -> House {
     )
     .unwrap();
     for (i, name) in NAMES[..4].iter().enumerate() {
-        let http = format!("127.0.0.1:{}", house.ports[i * 3]);
+        let http = house.http(i);
         let home = house.at(name);
         let mut args = vec![
             "chain",
@@ -220,7 +125,7 @@ fn found() -> House {
             text(&plan),
         ];
         args.extend(["--http", &http, "--validator"]);
-        args.extend(files[..4].iter().map(|f| text(f)));
+        args.extend(files.iter().map(|f| text(f)));
         house.chain = done(&args)["chain"].as_str().unwrap().to_owned();
     }
     house
@@ -229,7 +134,7 @@ fn found() -> House {
 /// The fifth has the chain's id and the address of one node, and nothing else: it begins as a follower.
 fn join(house: &House) {
     let home = house.at(NAMES[4]);
-    let http = format!("127.0.0.1:{}", house.ports[12]);
+    let http = house.http(4);
     let (consensus, data) = (house.address(4, 1), house.address(4, 2));
     let mut args = vec!["chain", "join", "--json", "--id", &house.chain];
     args.extend(["--home", text(&home), "--name", NAMES[4], "--http", &http]);

@@ -13,6 +13,7 @@ mod loopback;
 mod merged;
 mod operators;
 mod outside;
+mod site;
 mod staged;
 mod stores;
 mod work_tree;

@@ -10,25 +10,21 @@ use instar::client::Client;
 use serde_json::{Value, json};
 
 use self::house::{House, NAMES, git, releases};
-use super::operators::{done, instar, ports, text};
+use super::operators::{done, instar, text};
 
 const MOTHERS: [usize; 2] = [0, 1];
 const FORK: usize = 2;
 
 pub fn merged() {
-    let mut house = House {
-        dir: tempfile::tempdir().unwrap(),
-        ports: ports(NAMES.len() * 3),
-        nodes: Vec::new(),
-    };
+    let mut house = House::new();
     let account = house.at("account.json");
     let key = done(&["key", "new", "account", "-o", text(&account), "--json"]);
     let ann = key["public"].as_str().unwrap().to_owned();
     let mother = found(&house, &ann);
-    MOTHERS.iter().for_each(|i| house.start(*i));
+    MOTHERS.iter().for_each(|i| house.begin(*i));
     house.send(0, "notes", &json!({"note": "before"}));
     let fork = leave(&house, &mother);
-    house.start(FORK);
+    house.begin(FORK);
 
     // The chains part. What follows on the fork the mother never sees.
     let stranger = "ab".repeat(32);
@@ -231,7 +227,7 @@ fn moved(house: &House, fork: &str) -> String {
 /// What a clone of the mother shows, of the node that never saw the fork itself.
 fn checks(house: &House, mother: &str, fork: &str) {
     let remote = format!("{}/ledger.git", house.url(1));
-    git(house.dir.path(), &["clone", "--quiet", &remote, "clone"]);
+    git(house.dir(), &["clone", "--quiet", &remote, "clone"]);
     let clone = house.at("clone");
     assert_eq!(git(&clone, &["fsck", "--strict", "--no-progress"]), "");
     git(&clone, &["merge-base", "--is-ancestor", fork, "origin/tip"]);

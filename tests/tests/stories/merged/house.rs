@@ -1,14 +1,14 @@
 //! The nodes of a mother and her fork, and the dapps that run there.
 
 use std::fs;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use instar::client::Client;
 use serde_json::{Value, json};
 
-use super::super::operators::{PATIENCE, done, text};
+use super::super::operators::{done, text};
+use super::super::site::Site;
 
 /// The mother's two validators, and the fork's one.
 pub const NAMES: [&str; 3] = ["ann", "bob", "fay"];
@@ -42,102 +42,31 @@ impl Dapp for Notes {
 }
 "#;
 
-pub struct House {
-    pub dir: tempfile::TempDir,
-    pub ports: Vec<u16>,
-    pub nodes: Vec<Child>,
+pub struct House(Site);
+
+impl Deref for House {
+    type Target = Site;
+
+    fn deref(&self) -> &Site {
+        &self.0
+    }
 }
 
-impl Drop for House {
-    fn drop(&mut self) {
-        for child in &mut self.nodes {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+impl DerefMut for House {
+    fn deref_mut(&mut self) -> &mut Site {
+        &mut self.0
     }
 }
 
 impl House {
-    pub fn at(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+    pub fn new() -> Self {
+        Self(Site::new(&NAMES))
     }
 
-    pub fn url(&self, i: usize) -> String {
-        format!("http://127.0.0.1:{}", self.ports[i * 3])
-    }
-
-    pub fn http(&self, i: usize) -> String {
-        format!("127.0.0.1:{}", self.ports[i * 3])
-    }
-
-    pub fn token(&self, i: usize) -> PathBuf {
-        self.at(NAMES[i]).join("token")
-    }
-
-    /// A validator's keys, and its public file.
-    pub fn keys(&self, i: usize) -> PathBuf {
-        let address = |swarm: usize| format!("/ip4/127.0.0.1/tcp/{}", self.ports[i * 3 + swarm]);
-        let (consensus, data, home) = (address(1), address(2), self.at(NAMES[i]));
-        let public = done(&[
-            "key",
-            "new",
-            "--home",
-            text(&home),
-            "--name",
-            NAMES[i],
-            "--consensus",
-            &consensus,
-            "--data",
-            &data,
-        ]);
-        let file = self.at(&format!("{}.public", NAMES[i]));
-        fs::write(&file, public.to_string()).unwrap();
-        file
-    }
-
-    pub fn start(&mut self, i: usize) {
-        let log = fs::File::create(self.at(&format!("{}.log", NAMES[i]))).unwrap();
-        let child = Command::new(instar_tests::instar())
-            .args(["node", "run", "--home", text(&self.at(NAMES[i]))])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.nodes.push(child);
+    /// Starts a node, and waits until it answers.
+    pub fn begin(&mut self, i: usize) {
+        self.start(i);
         self.until("a node answers", || self.height(i).is_some());
-    }
-
-    pub fn height(&self, i: usize) -> Option<u64> {
-        let status = Client::new(&self.url(i), None).status();
-        status.ok().map(|s| s.height)
-    }
-
-    #[track_caller]
-    pub fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        let start = Instant::now();
-        while !holds() {
-            if start.elapsed() > PATIENCE * 2 {
-                panic!("{what}\n{}", self.told());
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    }
-
-    /// What the nodes have to say when something does not come.
-    pub fn told(&self) -> String {
-        let of = |i: usize| {
-            let log = fs::read_to_string(self.at(&format!("{}.log", NAMES[i]))).unwrap_or_default();
-            let forks = Client::new(&self.url(i), None).get::<Value>("/v1/forks");
-            let log: Vec<&str> = log
-                .lines()
-                .filter(|line| !line.contains("NoPeersSubscribedToTopic"))
-                .collect();
-            let status = Client::new(&self.url(i), None).get::<Value>("/v1/status");
-            format!("{}: {forks:?}\n{status:?}\n{}", NAMES[i], log.join("\n"))
-        };
-        let all: Vec<String> = (0..NAMES.len()).map(of).collect();
-        all.join("\n--\n")
     }
 
     /// Sends an entry of the first account; its receipt.
@@ -172,24 +101,6 @@ impl House {
 
     pub fn balance(&self, i: usize, account: &str) -> Value {
         self.ask(i, "coin", &json!({"account": account, "op": "balance"}))["balance"].clone()
-    }
-
-    /// Runs a verb at a node of the mother, with its token.
-    pub fn verb(&self, i: usize, words: &[&str]) -> Value {
-        done(
-            &self
-                .said(i, words)
-                .iter()
-                .map(String::as_str)
-                .collect::<Vec<_>>(),
-        )
-    }
-
-    pub fn said(&self, i: usize, words: &[&str]) -> Vec<String> {
-        let (url, token) = (self.url(i), self.token(i));
-        let more = ["--json", "--node", &url, "--token-file", text(&token)];
-        let all = words.iter().chain(&more);
-        all.map(|word| (*word).to_owned()).collect()
     }
 }
 
