@@ -121,6 +121,24 @@ fn forged(change: impl FnOnce(&mut BlockDraft)) -> Wrong {
     wrong
 }
 
+/// What is found in a clone whose newest block merges a fork that nobody decided about.
+fn merged_unasked(mother: &mut Chain, fork: &Chain, to: u64) -> Wrong {
+    let clone = mother.clone();
+    let path = clone.to_str().unwrap();
+    let from = fork.store.path().to_str().unwrap();
+    support::git(&["-C", path, "fetch", "--quiet", from, "refs/heads/trunk"]);
+    let forge = Forge::open(&clone);
+    let mut draft = forge.head();
+    draft.header.forks = vec![ForkRange {
+        chain: fork.chain,
+        from: 1,
+        head: fork.store.head().1,
+        to,
+    }];
+    forge.replace(mother, draft, |_| {});
+    native(&clone).wrong.unwrap()
+}
+
 #[test]
 fn a_slice_that_was_not_due() {
     // The first slice once more, and nothing of what is due.
@@ -134,20 +152,7 @@ fn a_slice_that_was_not_due() {
     };
     assert_eq!(forged(nothing).rule, "receipt-extra");
     let (mut mother, fork) = apart();
-    let clone = mother.clone();
-    let path = clone.to_str().unwrap();
-    let from = fork.store.path().to_str().unwrap();
-    support::git(&["-C", path, "fetch", "--quiet", from, "refs/heads/trunk"]);
-    let forge = Forge::open(&clone);
-    let mut draft = forge.head();
-    draft.header.forks = vec![ForkRange {
-        chain: fork.chain,
-        from: 1,
-        head: fork.store.head().1,
-        to: 3,
-    }];
-    forge.replace(&mother, draft, |_| {});
-    let wrong = native(&clone).wrong.unwrap();
+    let wrong = merged_unasked(&mut mother, &fork, 3);
     assert_eq!(wrong.rule, "fork-not-due", "nobody voted: {wrong}");
 }
 
@@ -189,20 +194,7 @@ fn a_fork_that_stands_on_another_block() {
     let mut fork = twin.fork(3, &state, |_| {});
     transfer(&mut fork, "bob");
     fork.store.flush().unwrap();
-    let clone = mother.clone();
-    let path = clone.to_str().unwrap();
-    let from = fork.store.path().to_str().unwrap();
-    support::git(&["-C", path, "fetch", "--quiet", from, "refs/heads/trunk"]);
-    let forge = Forge::open(&clone);
-    let mut draft = forge.head();
-    draft.header.forks = vec![ForkRange {
-        chain: fork.chain,
-        from: 1,
-        head: fork.store.head().1,
-        to: 1,
-    }];
-    forge.replace(&mother, draft, |_| {});
-    let wrong = native(&clone).wrong.unwrap();
+    let wrong = merged_unasked(&mut mother, &fork, 1);
     assert_eq!(wrong.rule, "other-mother", "{wrong}");
 }
 

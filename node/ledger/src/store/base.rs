@@ -13,7 +13,6 @@ use super::open::not_a_ledger;
 use super::{Store, StoreError, io_error};
 use crate::certificate::Certificate;
 use crate::grammar::{self, Kind, Object};
-use crate::journal::RecordKind;
 use crate::lane::Lane;
 use crate::oid::Oid;
 use crate::pack;
@@ -94,13 +93,7 @@ impl Store {
         if let Some(stray) = objects.iter().find(|o| !named.contains(&o.id)) {
             return Err(StoreError::Stray(stray.id));
         }
-        let record = pack::write(objects.iter().map(|o| (o.kind, o.bytes.as_slice())));
-        self.writer()?
-            .journal
-            .append_lazily(RecordKind::Objects, &record)
-            .map_err(io_error("appending to the journal"))?;
-        self.objects.add(objects);
-        self.flush_if_due()?;
+        self.keep(objects)?;
         Ok(count)
     }
 

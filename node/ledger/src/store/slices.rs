@@ -8,14 +8,12 @@ use super::base::cut_off;
 use super::lanes::at;
 use super::objects::Objects;
 use super::open::open_repository;
-use super::{Store, StoreError, io_error};
+use super::{Store, StoreError};
 use crate::fork::{
     BlockSize, ForkDue, ForkPart, ForkRange, MAX_SLICE_BYTES, MAX_SLICE_OBJECTS, Slice, read_slice,
 };
 use crate::grammar::{self, GrammarError, Kind, Object, Signatures};
-use crate::journal::RecordKind;
 use crate::oid::Oid;
-use crate::pack;
 
 impl Store {
     /// Whether a slice is here: none is taken in but whole.
@@ -63,13 +61,7 @@ impl Store {
         let objects: Vec<Object> = taken.into_inner().into_values().collect();
         if !objects.is_empty() {
             cut_off(&self.path, &cut)?;
-            let record = pack::write(objects.iter().map(|o| (o.kind, o.bytes.as_slice())));
-            self.writer()?
-                .journal
-                .append_lazily(RecordKind::Objects, &record)
-                .map_err(io_error("appending to the journal"))?;
-            self.objects.add(objects);
-            self.flush_if_due()?;
+            self.keep(objects)?;
         }
         Ok(slice)
     }

@@ -262,6 +262,17 @@ impl Store {
         Ok(slices)
     }
 
+    /// Keeps objects that were checked. They become durable with the next block, own commit or [`Store::sync`].
+    pub(super) fn keep(&mut self, objects: Vec<Object>) -> Result<(), StoreError> {
+        let record = pack::write(objects.iter().map(|o| (o.kind, o.bytes.as_slice())));
+        self.writer()?
+            .journal
+            .append_lazily(RecordKind::Objects, &record)
+            .map_err(io_error("appending to the journal"))?;
+        self.objects.add(objects);
+        self.flush_if_due()
+    }
+
     /// Makes everything that was taken in durable.
     pub fn sync(&mut self) -> Result<(), StoreError> {
         self.writer()?
