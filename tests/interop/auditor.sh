@@ -67,5 +67,7 @@ for at in 700 $((size / 4)) $((size / 2)) $((size / 4 * 3)); do
   refusals=$((refusals + 1))
 done
 ok "the audit bundle with a changed byte is refused, at $refusals places"
-! "$instar" audit "${cid%?}a" --bundle "$scratch/page/coin.audit" >"$scratch/said" 2>&1 || fail "it passes as another release's"
+# One character is another; one in eight addresses ends with the first that comes to mind.
+case "$cid" in *a) other=${cid%?}i ;; *) other=${cid%?}a ;; esac
+! "$instar" audit "$other" --bundle "$scratch/page/coin.audit" >"$scratch/said" 2>&1 || fail "it passes as another release's"
 ok "it is refused as another release's"
