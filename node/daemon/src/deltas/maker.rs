@@ -1,8 +1,9 @@
 //! Makes deltas for peers, and keeps them.
 //!
 //! A question costs a look into a folder. Making one costs seconds of a processor and hundreds of megabytes, and who asks is
-//! nobody that this node knows: a door's device as well as a stranger. So: only [`Between`] what is pinned here; one at a time, in a process of its own at the lowest priority, with bounded memory
-//! and time; and with rests, so that whoever asks again and again gets at most a part of one processor.
+//! nobody that this node knows: a door's device as well as a stranger. So: only [`Between`] what is pinned here; one at a
+//! time, in a process of its own at the lowest priority, with bounded memory and time; and with rests, so that whoever asks
+//! again and again gets at most a part of one processor.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
@@ -35,9 +36,9 @@ const FAILED_FOR: Duration = Duration::from_secs(600);
 const MAX_FAILED: usize = 256;
 /// Releases of a slot that a delta leads to: the newest, and the one before it, which slow nodes may still be staging.
 const OFFERED: usize = 2;
-/// Entries of a release that are looked through for an address.
+/// Entries below the roots that are looked through for an address.
 const MAX_ENTRIES: usize = 20_000;
-/// Folders below its root that are looked into.
+/// Folders below a root that are looked into.
 const MAX_FOLDERS_DEEP: usize = 8;
 
 /// Between what a delta is made, when somebody asks for it. What was made is given to anybody.
@@ -237,15 +238,16 @@ fn leads_on(store: &BlockStore, have: &Cid, want: &Cid) -> bool {
     slots.into_values().any(|mut releases| {
         releases.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
         releases.iter().take(OFFERED).any(|(newer, root)| {
-            let older = releases.iter().filter(|(number, _)| number < newer);
-            holds(store, root, want) && older.into_iter().any(|(_, root)| holds(store, root, have))
+            let mut older = releases.iter().filter(|(number, _)| number < newer);
+            holds(store, [*root], want) && older.any(|(_, root)| holds(store, [*root], have))
         })
     })
 }
 
+/// Whether `wanted` is pinned, or stands in a folder below a pin.
 fn is_named(store: &BlockStore, wanted: &Cid) -> bool {
     let pins = store.pins().unwrap_or_default();
-    pins.iter().any(|(_, root)| holds(store, root, wanted))
+    holds(store, pins.into_iter().map(|(_, root)| root), wanted)
 }
 
 /// Releases are pinned as `<slot>/<number>`; the one that a chain began with as `<slot>`.
@@ -256,9 +258,9 @@ fn slot_of(pin: &str) -> (&str, u64) {
     numbered.unwrap_or((pin, 0))
 }
 
-/// Whether `wanted` is `root`, or stands in a folder below it.
-fn holds(store: &BlockStore, root: &Cid, wanted: &Cid) -> bool {
-    let mut level = vec![*root];
+/// Whether `wanted` is one of the roots, or stands in a folder below them.
+fn holds(store: &BlockStore, roots: impl IntoIterator<Item = Cid>, wanted: &Cid) -> bool {
+    let mut level: Vec<Cid> = roots.into_iter().collect();
     let mut seen: HashSet<Cid> = HashSet::new();
     for _ in 0..=MAX_FOLDERS_DEEP {
         if level.contains(wanted) {
