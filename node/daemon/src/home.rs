@@ -190,13 +190,9 @@ impl Home {
     pub fn mother_state(&self) -> PathBuf {
         self.0.join("mother.state")
     }
-    /// Repositories with the histories of forks that are merged.
-    pub fn forks(&self) -> PathBuf {
-        self.0.join("forks")
-    }
-    /// The one of a fork.
+    /// The repository with the history of a fork that is merged.
     pub fn fork_history(&self, chain: &ChainId) -> PathBuf {
-        self.forks().join(format!("{chain}.git"))
+        self.0.join("forks").join(format!("{chain}.git"))
     }
     /// The state's store.
     pub fn state(&self) -> PathBuf {

@@ -15,7 +15,6 @@ mod serve;
 mod slices;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use instar_attest::{ChainId, Digest, PublicKey, SecretKey};
@@ -24,6 +23,7 @@ use instar_ledger::{Certificate, Lane, Oid, ReceiptLine, ValidatorSet};
 use instar_runtime::Runtime;
 use instar_state::StateStore;
 
+use crate::home::Home;
 use crate::index::{Index, IndexError};
 use crate::metrics::Metrics;
 
@@ -116,8 +116,8 @@ pub struct Core {
     pub(crate) trouble: BTreeSet<String>,
     /// Entries that are in a lane or on the trunk, so that a client's second try is not appended twice.
     pub(crate) pending_ids: BTreeSet<Digest>,
-    /// Where this node has the histories of forks.
-    pub(crate) forks: PathBuf,
+    /// Where the histories of forks are.
+    pub(crate) home: Home,
     /// The last blocks of slices that can't be merged, as this node found out.
     pub(crate) broken_slices: BTreeSet<Oid>,
     /// Nil prevotes by reason.

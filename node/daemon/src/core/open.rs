@@ -139,7 +139,7 @@ impl Core {
             tested: Default::default(),
             trouble: Default::default(),
             pending_ids: Default::default(),
-            forks: home.forks(),
+            home: home.clone(),
             broken_slices: Default::default(),
             nil: Default::default(),
             last_nil: None,

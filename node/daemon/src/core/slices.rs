@@ -18,44 +18,33 @@ impl Core {
         view: &dyn StateView,
     ) -> Result<Option<Slice>, CoreError> {
         for due in query::forks_due(view)? {
-            if !self.bring(&due) {
-                continue;
-            }
-            let slice = match self.ledger.slice(&due.range) {
-                Ok(slice) => slice,
-                Err(error) => {
-                    self.give_up(&due.range, &error);
-                    continue;
-                }
-            };
             // A dapp that rests makes it wait.
-            if query::check_slice(view, &slice).is_ok() {
+            if let Some(slice) = self.bring(&due)
+                && query::check_slice(view, &slice).is_ok()
+            {
                 return Ok(Some(slice));
             }
         }
         Ok(None)
     }
 
-    /// Whether a slice is in the ledger, or can be taken from the fork's history in the home.
-    fn bring(&mut self, due: &ForkDue) -> bool {
+    /// A slice from the ledger, or from the fork's history in the home.
+    fn bring(&mut self, due: &ForkDue) -> Option<Slice> {
         let head = due.range.head;
         if self.broken_slices.contains(&head) {
-            return false;
+            return None;
         }
-        if self.ledger.has_slice(&due.range) {
-            return true;
-        }
-        let history = self.forks.join(format!("{}.git", due.range.chain));
-        if !instar_ledger::store::has_commit(&history, &head) {
-            return false;
-        }
-        match self.ledger.take_slice(&history, due) {
-            Ok(_) => true,
-            Err(error) => {
-                self.give_up(&due.range, &error);
-                false
+        let read = if self.ledger.has_slice(&due.range) {
+            self.ledger.slice(&due.range)
+        } else {
+            let history = self.home.fork_history(&due.range.chain);
+            if !instar_ledger::store::has_commit(&history, &head) {
+                return None;
             }
-        }
+            self.ledger.take_slice(&history, due)
+        };
+        read.inspect_err(|error| self.give_up(&due.range, error))
+            .ok()
     }
 
     /// A slice that can't be merged here must not keep this node from proposing.
