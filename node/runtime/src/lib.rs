@@ -11,6 +11,7 @@
 pub mod embedded;
 
 mod budget;
+mod containers;
 mod duplex;
 mod image;
 mod manifest;

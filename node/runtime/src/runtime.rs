@@ -12,42 +12,27 @@ use instar_chain::{
     Verdict,
 };
 use instar_chunks::Blocks;
-use instar_sandbox::{Job, Limits, Mount, Profile, Root, Running, Status, Stream};
+use instar_sandbox::{Running, Status};
 use serde_json::Value;
 
 use crate::budget::Budget;
+use crate::containers::{Containers, IDLE};
 use crate::duplex::Duplex;
 use crate::image::Image;
 use crate::session::{Broken, Session};
 
 /// How many releases have a container ready: those of the chain's dapps, and one that is rehearsed.
 const MAX_WARM: usize = 8;
-/// How long a container may wait for its block.
-const IDLE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How much longer than the conversation a container may live, for this side to notice first.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long it takes a program that closed its output to be gone.
 const GONE: Duration = Duration::from_secs(2);
 
-/// What a dapp may use: what fits a small computer several times.
-const LIMITS: Limits = Limits {
-    memory_bytes: 128 << 20,
-    address_space_bytes: None,
-    pids: 16,
-    cpu_s: Some(120),
-    cpu_percent: None,
-    wall_ms: IDLE.as_millis() as u64,
-    file_bytes: TMP_BYTES,
-    open_files: 64,
-};
-/// The size of a dapp's `/tmp`.
-const TMP_BYTES: u64 = 4 << 20;
-
 /// Runs dapps.
 pub struct Runtime {
     folder: PathBuf,
     blocks: Arc<dyn Blocks + Send + Sync>,
-    images: BTreeMap<String, Arc<Image>>,
+    releases: BTreeMap<String, Arc<Release>>,
     warm: BTreeMap<String, Warm>,
     /// Containers that have done their work and are being taken down.
     ending: Vec<JoinHandle<()>>,
@@ -67,6 +52,12 @@ pub struct Question<'a> {
     pub trunk: &'a dyn StateView,
 }
 
+/// A release of a dapp that was run.
+struct Release {
+    image: Image,
+    containers: Containers,
+}
+
 /// A container that is ready, or about to be.
 struct Warm {
     started: Instant,
@@ -83,7 +74,7 @@ impl Runtime {
         Ok(Self {
             folder: folder.to_path_buf(),
             blocks,
-            images: BTreeMap::new(),
+            releases: BTreeMap::new(),
             warm: BTreeMap::new(),
             ending: Vec::new(),
         })
@@ -91,8 +82,8 @@ impl Runtime {
 
     /// Has a container ready for a release's next call.
     pub fn warm_up(&mut self, release: &str) -> Result<(), DappFailure> {
-        let image = self.image(release)?;
-        self.refill(release, &image);
+        let found = self.release(release)?;
+        self.refill(release, &found);
         Ok(())
     }
 
@@ -110,8 +101,9 @@ impl Runtime {
             state,
             trunk,
         } = question;
-        let image = self.image(release)?;
-        check_topic(&image, dapp)?;
+        let release = self.release(release)?;
+        let image = &release.image;
+        check_topic(image, dapp)?;
         // A question has no block, hence no seed, and stands on no ledger.
         let zero = Digest::from_bytes([0; 32]);
         let ctx = DappContext {
@@ -124,8 +116,8 @@ impl Runtime {
         let own_trunk = KeySpace::of_dapp(trunk, dapp);
         let budget = Budget::of_question();
         // Not the container that waits for the next block.
-        let running = start(&image).map_err(DappFailure::Abstain)?;
-        let answer = self.converse(running, &image, budget, &own, |session| {
+        let running = release.containers.start().map_err(DappFailure::Abstain)?;
+        let answer = self.converse(running, image, budget, &own, |session| {
             session.query(&ctx, &body, &own_trunk)
         })?;
         match answer {
@@ -150,21 +142,25 @@ impl Runtime {
         for ending in self.ending.drain(..) {
             let _ = ending.join();
         }
+        for found in self.releases.values() {
+            found.containers.close();
+        }
     }
 
-    fn image(&mut self, release: &str) -> Result<Arc<Image>, DappFailure> {
-        if let Some(image) = self.images.get(release) {
-            return Ok(Arc::clone(image));
+    fn release(&mut self, release: &str) -> Result<Arc<Release>, DappFailure> {
+        if let Some(found) = self.releases.get(release) {
+            return Ok(Arc::clone(found));
         }
         let image = Image::prepare(&self.folder, release, &*self.blocks).map_err(|error| {
             DappFailure::Abstain(format!("the image of {release} can't be had: {error}"))
         })?;
-        let image = Arc::new(image);
-        self.images.insert(release.to_owned(), Arc::clone(&image));
-        Ok(image)
+        let containers = Containers::new(&image);
+        let found = Arc::new(Release { image, containers });
+        self.releases.insert(release.to_owned(), Arc::clone(&found));
+        Ok(found)
     }
 
-    fn take(&mut self, release: &str, image: &Image) -> Result<Running, DappFailure> {
+    fn take(&mut self, release: &str, containers: &Containers) -> Result<Running, DappFailure> {
         let ready = self
             .warm
             .remove(release)
@@ -174,13 +170,13 @@ impl Runtime {
             Some(mut running) => match running.wait_timeout(Duration::ZERO) {
                 Ok(None) => Ok(running),
                 // It is gone before it was asked anything; whether that is its way or was done to it, a second shows.
-                Ok(Some(_)) | Err(_) => start(image).map_err(DappFailure::Abstain),
+                Ok(Some(_)) | Err(_) => containers.start().map_err(DappFailure::Abstain),
             },
-            None => start(image).map_err(DappFailure::Abstain),
+            None => containers.start().map_err(DappFailure::Abstain),
         }
     }
 
-    fn refill(&mut self, release: &str, image: &Arc<Image>) {
+    fn refill(&mut self, release: &str, found: &Arc<Release>) {
         if self.warm.contains_key(release) {
             return;
         }
@@ -190,14 +186,18 @@ impl Runtime {
                 .iter()
                 .min_by_key(|(_, warm)| warm.started)
                 .map(|(release, _)| release.clone());
-            let Some(warm) = oldest.and_then(|oldest| self.warm.remove(&oldest)) else {
+            let Some((oldest, warm)) = oldest.and_then(|oldest| self.warm.remove_entry(&oldest))
+            else {
                 break;
             };
+            if let Some(found) = self.releases.get(&oldest) {
+                found.containers.close();
+            }
             self.ending
                 .push(std::thread::spawn(move || drop(warm.container.join())));
         }
-        let image = Arc::clone(image);
-        let container = std::thread::spawn(move || start(&image));
+        let found = Arc::clone(found);
+        let container = std::thread::spawn(move || found.containers.start());
         self.warm.insert(
             release.to_owned(),
             Warm {
@@ -242,8 +242,9 @@ impl Runtime {
 
 impl DappHost for Runtime {
     fn run(&mut self, call: DappCall<'_>) -> Result<DappResult, DappFailure> {
-        let image = self.image(call.release)?;
-        check_topic(&image, call.dapp)?;
+        let found = self.release(call.release)?;
+        let image = &found.image;
+        check_topic(image, call.dapp)?;
         let entries = match image.manifest.foreign {
             true => call.entries.as_slice(),
             // Those of forks come last.
@@ -253,22 +254,22 @@ impl DappHost for Runtime {
         if entries.is_empty() && not_taken > 0 {
             return Ok(refuse_foreign(DappResult::default(), not_taken));
         }
-        let running = self.take(call.release, &image)?;
+        let running = self.take(call.release, &found.containers)?;
         let result = match &call.migrate {
             Some(migration) => {
                 let budget = Budget::of_migration();
-                self.converse(running, &image, budget, call.state, |session| {
+                self.converse(running, image, budget, call.state, |session| {
                     session.migrate(&call.ctx, migration)
                 })
             }
             None => {
                 let budget = Budget::of_entries(entries.len());
-                self.converse(running, &image, budget, call.state, |session| {
+                self.converse(running, image, budget, call.state, |session| {
                     session.apply(&call.ctx, entries)
                 })
             }
         };
-        self.refill(call.release, &image);
+        self.refill(call.release, &found);
         result.map(|result| refuse_foreign(result, not_taken))
     }
 }
@@ -322,29 +323,4 @@ fn cause(running: &mut Running, complaint: &str) -> DappFailure {
         },
         Err(error) => DappFailure::Abstain(format!("{error}{said}")),
     }
-}
-
-fn start(image: &Image) -> Result<Running, String> {
-    let env = [
-        ("PATH", "/usr/bin:/bin"),
-        ("LC_ALL", "C"),
-        ("TZ", "UTC"),
-        ("HOME", "/tmp"),
-    ];
-    let job = Job {
-        root: Root::Folder(image.rootfs.clone()),
-        mounts: vec![Mount::tmpfs("/tmp", TMP_BYTES)],
-        argv: image.manifest.command.clone(),
-        env: env
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .to_vec(),
-        cwd: "/".to_owned(),
-        hostname: "dapp".to_owned(),
-        limits: LIMITS,
-        profile: Profile::Dapp,
-        stdin: Stream::Pipe,
-        stdout: Stream::Pipe,
-        stderr: Stream::Pipe,
-    };
-    instar_sandbox::spawn(&job).map_err(|error| error.to_string())
 }

@@ -195,6 +195,16 @@ impl Job {
             {
                 return bad(format!("{:?} is the sandbox's own", mount.target));
             }
+            let below = |tmpfs: &&Mount| {
+                matches!(tmpfs.kind, MountKind::Tmpfs { .. })
+                    && mount.target.starts_with(&format!("{}/", tmpfs.target))
+            };
+            if let Some(tmpfs) = self.mounts.iter().find(below) {
+                return bad(format!(
+                    "{:?} is in {:?}, which is empty when the command starts",
+                    mount.target, tmpfs.target
+                ));
+            }
         }
         let texts = self
             .argv

@@ -23,7 +23,7 @@ mod wire;
 pub use error::SandboxError;
 pub use job::{Job, Limits, Mount, MountKind, Profile, Root, Stream};
 pub use probe::{Missing, Mode, Report, probe};
-pub use run::{Exit, Killer, Running, Status, spawn};
+pub use run::{Exit, Killer, Running, Sandbox, Status, spawn};
 
 /// The hidden first argument with which a program executes itself as the forker.
 pub const HELPER_ARG: &str = "__sandbox";

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, IoSlice, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -12,10 +13,13 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde::{Deserialize, Serialize};
 
 use crate::forker::Helper;
-use crate::wire::{MAX_LINE_BYTES, Reply, Request};
-use crate::{Job, SandboxError, Stream};
+use crate::wire::{CONTAINER_FDS, MAX_LINE_BYTES, Order, Reply, Request};
+use crate::{Job, Profile, SandboxError, Stream};
 
-/// Building a container takes about 10 ms; on a machine that is busy with compilers it may take a thousand times that.
+/// The most containers of a sandbox: each has cgroups of its own, whether it runs or not.
+const MAX_AT_ONCE: usize = 16;
+
+/// Building a container takes some milliseconds; on a machine that is busy with compilers it may take a thousand times that.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// How often, a millisecond apart, the removal of a dying container's cgroup is tried.
@@ -69,9 +73,8 @@ pub struct Running {
     /// The command's errors, where the job asked for a pipe.
     pub stderr: Option<PipeReader>,
     control: BufReader<UnixStream>,
-    helper: Helper,
     exit: Option<Exit>,
-    cgroups: Vec<PathBuf>,
+    nest: Arc<Nest>,
 }
 
 /// Ends a container from another thread than the one that waits for it.
@@ -88,79 +91,169 @@ impl Killer {
 
 /// Starts a command in a sealed container; returns once it runs.
 pub fn spawn(job: &Job) -> Result<Running, SandboxError> {
-    job.check()?;
-    let (ours, theirs) = UnixStream::pair()?;
-    let helper = Helper::fork(&theirs)?;
-    // Or nobody would notice that the helper is gone.
-    drop(theirs);
-    match hand_over(job, &ours) {
-        Ok((stdin, stdout, stderr, cgroups)) => Ok(Running {
+    Nest::make(job, 1)?.spawn()
+}
+
+/// Containers of one job, made one after the other or at once.
+///
+/// What can't carry anything from one command to another is made once: the namespaces but those of process ids and of
+/// mounts, and the read-only root. Everything else is new for each command.
+#[derive(Clone, Debug)]
+pub struct Sandbox(Arc<Nest>);
+
+impl Sandbox {
+    /// For so many containers at once; [`Self::spawn`] waits while there are as many.
+    ///
+    /// Only for [`Profile::Dapp`], which knows neither sockets nor shared memory nor message queues: with them, commands
+    /// could speak to each other by the namespaces that they share.
+    pub fn new(job: &Job, at_once: usize) -> Result<Self, SandboxError> {
+        if job.profile != Profile::Dapp {
+            return Err(SandboxError::BadJob(
+                "only dapps share a sandbox: other commands could talk to each other in it"
+                    .to_owned(),
+            ));
+        }
+        if !(1..=MAX_AT_ONCE).contains(&at_once) {
+            return Err(SandboxError::BadJob(format!(
+                "{at_once} containers at once; a sandbox has 1 to {MAX_AT_ONCE}"
+            )));
+        }
+        Nest::make(job, at_once).map(Self)
+    }
+
+    /// Starts the job's command in a new container; returns once it runs.
+    pub fn spawn(&self) -> Result<Running, SandboxError> {
+        self.0.spawn()
+    }
+}
+
+/// A helper, and what has to be gone when it is.
+#[derive(Debug)]
+struct Nest {
+    streams: [Stream; 3],
+    socket: UnixStream,
+    helper: Helper,
+    cgroups: Vec<PathBuf>,
+}
+
+impl Nest {
+    fn make(job: &Job, at_once: usize) -> Result<Arc<Self>, SandboxError> {
+        job.check()?;
+        let (socket, theirs) = UnixStream::pair()?;
+        let helper = Helper::fork(&theirs)?;
+        // Or nobody would notice that the helper is gone.
+        drop(theirs);
+        let mut nest = Self {
+            streams: [&job.stdin, &job.stdout, &job.stderr].map(Clone::clone),
+            socket,
+            helper,
+            cgroups: Vec::new(),
+        };
+        let order = Order {
+            job: job.clone(),
+            at_once,
+        };
+        let mut line =
+            serde_json::to_vec(&order).map_err(|error| SandboxError::BadJob(error.to_string()))?;
+        line.push(b'\n');
+        nest.socket.set_read_timeout(Some(START_LIMIT))?;
+        (&nest.socket).write_all(&line)?;
+        let answer = receive(&mut BufReader::new(&nest.socket));
+        match answer {
+            Ok(Reply::Ready { cgroups }) => {
+                nest.cgroups = cgroups;
+                Ok(Arc::new(nest))
+            }
+            // It ends by itself, unless it hangs.
+            other => {
+                nest.helper.kill();
+                Err(other.map_or_else(|error| error, |other| instead(other, "that it is ready")))
+            }
+        }
+    }
+
+    fn spawn(self: &Arc<Self>) -> Result<Running, SandboxError> {
+        let [stdin, stdout, stderr] = &self.streams;
+        let (child_in, stdin) = input(stdin)?;
+        let (child_out, stdout) = output(stdout)?;
+        let (child_err, stderr) = output(stderr)?;
+        let (control, theirs) = UnixStream::pair()?;
+        let fds: [RawFd; CONTAINER_FDS] = [
+            child_in.as_raw_fd(),
+            child_out.as_raw_fd(),
+            child_err.as_raw_fd(),
+            theirs.as_raw_fd(),
+        ];
+        let sent = sendmsg::<()>(
+            self.socket.as_raw_fd(),
+            &[IoSlice::new(b"\n")],
+            &[ControlMessage::ScmRights(&fds)],
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        );
+        drop((child_in, child_out, child_err, theirs));
+        sent.map_err(|_| self.lost())?;
+        control.set_read_timeout(Some(START_LIMIT))?;
+        let mut running = Running {
             stdin,
             stdout,
             stderr,
-            control: BufReader::new(ours),
-            helper,
+            control: BufReader::new(control),
             exit: None,
-            cgroups,
-        }),
-        Err(error) => {
-            drop(ours);
-            // The helper is gone, or ends because its socket is closed; either way nothing of it stays.
-            helper.kill();
-            helper.wait();
-            Err(error)
+            nest: Arc::clone(self),
+        };
+        match receive(&mut running.control) {
+            Ok(Reply::Started) => {
+                running.control.get_ref().set_read_timeout(None)?;
+                Ok(running)
+            }
+            Ok(other) => Err(instead(other, "how the command started")),
+            Err(SandboxError::HelperLost(_)) => Err(self.lost()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Why the helper is gone, if it could still say so.
+    fn lost(&self) -> SandboxError {
+        match receive(&mut BufReader::new(&self.socket)) {
+            Ok(other) => instead(other, "why it ended"),
+            Err(error) => error,
         }
     }
 }
 
-type Started = (
-    Option<PipeWriter>,
-    Option<PipeReader>,
-    Option<PipeReader>,
-    Vec<PathBuf>,
-);
-
-fn hand_over(job: &Job, control: &UnixStream) -> Result<Started, SandboxError> {
-    let (child_in, stdin) = input(&job.stdin)?;
-    let (child_out, stdout) = output(&job.stdout)?;
-    let (child_err, stderr) = output(&job.stderr)?;
-    let fds: [RawFd; 3] = [
-        child_in.as_raw_fd(),
-        child_out.as_raw_fd(),
-        child_err.as_raw_fd(),
-    ];
-    sendmsg::<()>(
-        control.as_raw_fd(),
-        &[IoSlice::new(b"\n")],
-        &[ControlMessage::ScmRights(&fds)],
-        MsgFlags::MSG_NOSIGNAL,
-        None,
-    )
-    .map_err(std::io::Error::from)?;
-    drop((child_in, child_out, child_err));
-    let mut line =
-        serde_json::to_vec(job).map_err(|error| SandboxError::BadJob(error.to_string()))?;
-    line.push(b'\n');
-    (&mut &*control).write_all(&line)?;
-
-    control.set_read_timeout(Some(START_LIMIT))?;
-    match receive(&mut BufReader::with_capacity(1, control))? {
-        Reply::Started { cgroups } => {
-            control.set_read_timeout(None)?;
-            Ok((stdin, stdout, stderr, cgroups))
+impl Drop for Nest {
+    fn drop(&mut self) {
+        // The helper takes the closed socket as an order to end.
+        let _ = self.socket.shutdown(std::net::Shutdown::Write);
+        self.helper.wait();
+        for folder in &self.cgroups {
+            // Only there if the helper was killed. Its containers die with it, but take a moment.
+            for _ in 0..REMOVE_TRIES {
+                match std::fs::remove_dir(folder) {
+                    Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    _ => break,
+                }
+            }
         }
+    }
+}
+
+/// What an answer means that is not the one that was waited for.
+fn instead(reply: Reply, wanted: &str) -> SandboxError {
+    match reply {
         Reply::Failed {
             missing: Some(missing),
             ..
-        } => Err(SandboxError::Unavailable(vec![missing])),
+        } => SandboxError::Unavailable(vec![missing]),
         Reply::Failed {
             step,
             why,
             missing: None,
-        } => Err(SandboxError::Setup { step, why }),
-        Reply::Ended(_) => Err(SandboxError::HelperLost(
-            "it reported an end before a start".to_owned(),
-        )),
+        } => SandboxError::Setup { step, why },
+        other => SandboxError::HelperLost(format!("it said {other:?} instead of {wanted}")),
     }
 }
 
@@ -202,9 +295,7 @@ impl Running {
                 self.exit = Some(exit);
                 Ok(exit)
             }
-            other => Err(SandboxError::HelperLost(format!(
-                "it said {other:?} instead of how the command ended"
-            ))),
+            other => Err(instead(other, "how the command ended")),
         }
     }
 
@@ -223,28 +314,17 @@ impl Running {
         Ok(Killer(self.control.get_ref().try_clone()?))
     }
 
-    /// The process id of the helper: ending it ends the container.
+    /// The process id of the helper: ending it ends all its containers.
     pub fn helper_id(&self) -> u32 {
-        self.helper.id()
+        self.nest.helper.id()
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // The helper takes the closed socket as an order to end the container, and ends after it.
+        // The helper takes the closed socket as an order to end the container, and closes its own when that is gone.
         let _ = self.control.get_ref().shutdown(std::net::Shutdown::Write);
-        self.helper.wait();
-        for folder in &self.cgroups {
-            // Only there if the helper was killed. Its container dies with it, but takes a moment.
-            for _ in 0..REMOVE_TRIES {
-                match std::fs::remove_dir(folder) {
-                    Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
-                        std::thread::sleep(Duration::from_millis(1));
-                    }
-                    _ => break,
-                }
-            }
-        }
+        let _ = std::io::copy(&mut self.control, &mut std::io::sink());
     }
 }
 

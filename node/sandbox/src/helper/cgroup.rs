@@ -1,12 +1,13 @@
 //! Limits for a container as a whole, where the kernel gives them to this user.
 //!
 //! The folders are made, and the limits written, before the helper gives up its rights; what it needs afterwards it
-//! holds open. Each container has folders of its own below the cgroup that the helper was started in, so nothing else is
-//! ever in them, and they are removed when it has ended.
+//! holds open. Each container has folders to itself below the cgroup that the helper was started in; the next one gets them
+//! when it has ended, and they are removed with the helper.
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
@@ -18,6 +19,9 @@ const SLACK_BYTES: u64 = 32 * 1024 * 1024;
 
 /// The period over which a share of the processors is counted.
 const CPU_PERIOD_US: u64 = 100_000;
+
+/// The kernel's counts of a cgroup are a few short lines.
+const MAX_EVENTS_BYTES: usize = 1024;
 
 /// Leftovers are swept by whoever comes next; their names tell whose they are.
 const PREFIX: &str = "instar-";
@@ -56,18 +60,26 @@ struct Folder {
 pub struct Cgroup {
     folders: Vec<Folder>,
     holds: Vec<Controller>,
+    /// How many processes the kernel had ended here before this container.
+    killed_before: u64,
 }
 
 impl Cgroup {
-    /// Makes what the kernel gives; what it doesn't is left out.
-    pub fn create(limits: &Limits) -> Self {
-        let name = format!("{PREFIX}{}", std::process::id());
-        let mut made = Self::default();
-        for place in places() {
+    /// Makes so many, of what the kernel gives; what it doesn't is left out.
+    pub fn create(limits: &Limits, count: usize) -> Vec<Self> {
+        let places = places();
+        for place in &places {
             sweep(&place.folder);
-            made.add(&place, &name, limits);
         }
-        made
+        let make = |number| {
+            let name = format!("{PREFIX}{}-{number}", std::process::id());
+            let mut made = Self::default();
+            for place in &places {
+                made.add(place, &name, limits);
+            }
+            made
+        };
+        (0..count).map(make).collect()
     }
 
     fn add(&mut self, place: &Place, name: &str, limits: &Limits) {
@@ -128,7 +140,8 @@ impl Cgroup {
     }
 
     /// Puts a process, and so all that it will start, under the limits.
-    pub fn add_process(&self, pid: Pid) -> std::io::Result<()> {
+    pub fn add_process(&mut self, pid: Pid) -> std::io::Result<()> {
+        self.killed_before = self.killed();
         self.folders
             .iter()
             .try_for_each(|folder| (&folder.procs).write_all(pid.to_string().as_bytes()))
@@ -136,16 +149,20 @@ impl Cgroup {
 
     /// Whether the kernel ended a process because the memory limit was reached.
     pub fn out_of_memory(&self) -> bool {
-        self.folders
-            .iter()
-            .filter_map(|folder| folder.events.as_ref())
-            .any(|mut events| {
-                let mut text = String::new();
-                let _ = std::io::Read::read_to_string(&mut events, &mut text);
-                text.lines()
-                    .filter_map(|line| line.strip_prefix("oom_kill "))
-                    .any(|count| count.trim().parse::<u64>().is_ok_and(|count| count > 0))
-            })
+        self.killed() > self.killed_before
+    }
+
+    fn killed(&self) -> u64 {
+        let counts = self.folders.iter().filter_map(|folder| {
+            let mut text = [0; MAX_EVENTS_BYTES];
+            let length = folder.events.as_ref()?.read_at(&mut text, 0).ok()?;
+            let text = std::str::from_utf8(&text[..length]).ok()?;
+            let count = text
+                .lines()
+                .find_map(|line| line.strip_prefix("oom_kill "))?;
+            count.trim().parse::<u64>().ok()
+        });
+        counts.sum()
     }
 }
 
@@ -180,11 +197,12 @@ pub fn given() -> (bool, bool, bool) {
         file_bytes: 1,
         open_files: 1,
     };
-    let cgroup = Cgroup::create(&limits);
+    let made = Cgroup::create(&limits, 1);
+    let holds = |controller| made.iter().any(|cgroup| cgroup.holds(controller));
     (
-        cgroup.holds(Controller::Memory),
-        cgroup.holds(Controller::Pids),
-        cgroup.holds(Controller::Cpu),
+        holds(Controller::Memory),
+        holds(Controller::Pids),
+        holds(Controller::Cpu),
     )
 }
 
@@ -327,7 +345,7 @@ fn sweep(folder: &Path) {
         let id = name
             .to_str()
             .and_then(|name| name.strip_prefix(PREFIX))
-            .and_then(|id| id.parse::<u32>().ok());
+            .and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
         if id.is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists()) {
             // Not empty, not ours, or gone: then it stays.
             let _ = fs::remove_dir(entry.path());

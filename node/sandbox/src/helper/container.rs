@@ -1,8 +1,9 @@
-//! One container, built by libcontainer.
+//! Containers of one job, built by libcontainer.
 
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::PathBuf;
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::oci_spec::runtime::Spec;
@@ -19,7 +20,7 @@ use super::cgroup::Cgroup;
 use super::root::Places;
 use super::{Failure, Step, namespaces, root, seccomp};
 use crate::pidfd::open_pidfd;
-use crate::{Job, Status};
+use crate::{Job, MountKind, Profile, Status};
 
 /// The sandbox could not be sealed, so the command was not started.
 const EXIT_UNSEALED: i32 = 125;
@@ -28,12 +29,22 @@ const EXIT_NOT_EXECUTABLE: i32 = 126;
 /// A shell's code for a command that isn't there.
 pub const EXIT_NOT_FOUND: i32 = 127;
 
+/// Where containers of one job are made.
+pub struct Maker {
+    command: Command,
+    places: Places,
+    /// How many have been made.
+    count: u64,
+}
+
 /// A running container.
 pub struct Container {
     pid: Pid,
     pidfd: OwnedFd,
     // The container ends itself when this end is gone before its command has started.
     _alive: OwnedFd,
+    /// The library's notes about it.
+    notes: PathBuf,
 }
 
 /// What a container's processes used.
@@ -42,59 +53,78 @@ pub struct Usage {
     pub resident_bytes: u64,
 }
 
-/// Builds the container and starts the command.
-pub fn start(job: &Job, streams: [OwnedFd; 3], cgroup: &Cgroup) -> Result<Container, Failure> {
-    // Everything that can be wrong is found before anything is made.
-    let filters = seccomp::filters(job.profile)?;
-    let command = Command::new(job, filters)?;
-    namespaces::enter(job.profile)?;
-    let places = root::build(job)?;
-    let config =
-        serde_json::to_vec(&spec(job, &places)).step("writing the container's configuration")?;
-    std::fs::write(places.bundle.join("config.json"), config)
-        .step("writing the container's configuration")?;
+impl Maker {
+    /// Enters the namespaces and builds the root, once for all containers.
+    pub fn new(job: &Job) -> Result<Self, Failure> {
+        // Everything that can be wrong is found before anything is made.
+        let filters = seccomp::filters(job.profile)?;
+        let command = Command::new(job, filters)?;
+        namespaces::enter(job.profile, &job.hostname)?;
+        let places = root::build(job)?;
+        let config = serde_json::to_vec(&spec(job, &places))
+            .step("writing the container's configuration")?;
+        std::fs::write(places.bundle.join("config.json"), config)
+            .step("writing the container's configuration")?;
+        Ok(Self {
+            command,
+            places,
+            count: 0,
+        })
+    }
 
-    let (alive_theirs, alive_ours) = nix::unistd::pipe().step("making a pipe")?;
-    let executor = SealedExecutor {
-        command,
-        alive: alive_theirs.as_raw_fd(),
-        alive_helper: alive_ours.as_raw_fd(),
-    };
-    let [stdin, stdout, stderr] = streams;
-    let mut container = ContainerBuilder::new("sandbox".to_owned(), SyscallType::default())
-        .with_root_path(&places.state)
-        .map_err(library)?
-        .with_executor(executor)
-        .with_stdin(stdin)
-        .with_stdout(stdout)
-        .with_stderr(stderr)
-        .as_init(&places.bundle)
-        .with_systemd(false)
-        .with_detach(true)
-        .build()
-        .map_err(library)?;
-    drop(alive_theirs);
-    let pid = container.pid().map(|pid| Pid::from_raw(pid.as_raw()));
-    let pid = pid.ok_or_else(|| Failure::new("building the container", "it has no process"))?;
-    let started = open_pidfd(pid.as_raw().unsigned_abs())
-        .step("watching the container")
-        .and_then(|pidfd| {
-            // Between built and started, so that nothing of the command's runs outside the limits.
-            cgroup
-                .add_process(pid)
-                .step("putting the container under its limits")?;
-            container.start().map_err(library)?;
-            Ok(pidfd)
-        });
-    match started {
-        Ok(pidfd) => Ok(Container {
-            pid,
-            pidfd,
-            _alive: alive_ours,
-        }),
-        Err(failure) => {
-            super::end(pid);
-            Err(failure)
+    /// Builds a container and starts the command.
+    pub fn start(
+        &mut self,
+        streams: [OwnedFd; 3],
+        cgroup: &mut Cgroup,
+    ) -> Result<Container, Failure> {
+        let (alive_theirs, alive_ours) = nix::unistd::pipe().step("making a pipe")?;
+        let executor = SealedExecutor {
+            command: self.command.clone(),
+            alive: alive_theirs.as_raw_fd(),
+            alive_helper: alive_ours.as_raw_fd(),
+        };
+        self.count += 1;
+        let name = self.count.to_string();
+        let notes = self.places.state.join(&name);
+        let [stdin, stdout, stderr] = streams;
+        let mut container = ContainerBuilder::new(name, SyscallType::default())
+            .with_root_path(&self.places.state)
+            .map_err(library)?
+            .with_executor(executor)
+            .with_stdin(stdin)
+            .with_stdout(stdout)
+            .with_stderr(stderr)
+            .as_init(&self.places.bundle)
+            .with_systemd(false)
+            .with_detach(true)
+            .build()
+            .map_err(library)?;
+        drop(alive_theirs);
+        let pid = container.pid().map(|pid| Pid::from_raw(pid.as_raw()));
+        let pid = pid.ok_or_else(|| Failure::new("building the container", "it has no process"))?;
+        let started = open_pidfd(pid.as_raw().unsigned_abs())
+            .step("watching the container")
+            .and_then(|pidfd| {
+                // Between built and started, so that nothing of the command's runs outside the limits.
+                cgroup
+                    .add_process(pid)
+                    .step("putting the container under its limits")?;
+                container.start().map_err(library)?;
+                Ok(pidfd)
+            });
+        match started {
+            Ok(pidfd) => Ok(Container {
+                pid,
+                pidfd,
+                _alive: alive_ours,
+                notes,
+            }),
+            Err(failure) => {
+                super::end(pid);
+                let _ = nix::sys::wait::waitpid(pid, None);
+                Err(failure)
+            }
         }
     }
 }
@@ -106,12 +136,12 @@ impl Container {
     }
 
     /// Ends the first process, and with it all others.
-    pub fn end(&mut self) {
+    pub fn end(&self) {
         super::end(self.pid);
     }
 
-    /// How the first process ended, and what all used.
-    pub fn reap(&self) -> std::io::Result<(Status, Usage)> {
+    /// How the first process ended, and what all used; nothing of the container is left then.
+    pub fn reap(self) -> std::io::Result<(Status, Usage)> {
         let mut status = 0;
         // SAFETY: rusage is a plain structure of numbers, for which all zeroes is a value.
         let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
@@ -131,6 +161,8 @@ impl Container {
             u64::try_from(time.tv_sec).unwrap_or(0) * 1000
                 + u64::try_from(time.tv_usec).unwrap_or(0) / 1000
         };
+        // Notes that stay would only fill the little memory that they have.
+        let _ = std::fs::remove_dir_all(&self.notes);
         let cpu_ms = ms(usage.ru_utime) + ms(usage.ru_stime);
         let resident_bytes = u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024;
         Ok((
@@ -156,15 +188,54 @@ fn library(error: libcontainer::error::LibcontainerError) -> Failure {
 
 /// The container's configuration in the form of the OCI runtime specification.
 fn spec(job: &Job, places: &Places) -> serde_json::Value {
+    // A dapp sees its own processes there and nothing of the machine, on which its answers must not depend. Builds ask how
+    // many processors there are, and how much memory.
+    let (proc, masked, readonly) = match job.profile {
+        Profile::Dapp => (
+            &["nosuid", "noexec", "nodev", "subset=pid"][..],
+            &[][..],
+            &[][..],
+        ),
+        Profile::Build => (
+            &["nosuid", "noexec", "nodev"][..],
+            &[
+                "/proc/acpi",
+                "/proc/asound",
+                "/proc/kcore",
+                "/proc/keys",
+                "/proc/latency_stats",
+                "/proc/timer_list",
+                "/proc/timer_stats",
+                "/proc/sched_debug",
+                "/proc/scsi",
+                "/proc/kmsg",
+            ][..],
+            &[
+                "/proc/bus",
+                "/proc/fs",
+                "/proc/irq",
+                "/proc/sys",
+                "/proc/sysrq-trigger",
+            ][..],
+        ),
+    };
+    let mut mounts = vec![
+        json!({ "destination": "/proc", "type": "proc", "source": "proc", "options": proc }),
+        json!({ "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+                "options": ["nosuid", "strictatime", "mode=755", "size=64k"] }),
+    ];
+    for mount in &job.mounts {
+        if let MountKind::Tmpfs { size_bytes } = mount.kind {
+            mounts.push(json!({
+                "destination": mount.target, "type": "tmpfs", "source": "tmpfs",
+                "options": ["nosuid", "nodev", "mode=1777", format!("size={size_bytes}")],
+            }));
+        }
+    }
     json!({
         "ociVersion": "1.2.0",
         "root": { "path": places.root, "readonly": true },
-        "hostname": job.hostname,
-        "mounts": [
-            { "destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"] },
-            { "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
-              "options": ["nosuid", "strictatime", "mode=755", "size=64k"] },
-        ],
+        "mounts": mounts,
         "process": {
             "terminal": false,
             "user": { "uid": 0, "gid": 0, "umask": 0o022 },
@@ -175,17 +246,12 @@ fn spec(job: &Job, places: &Places) -> serde_json::Value {
             "noNewPrivileges": true,
         },
         "linux": {
-            "namespaces": [
-                { "type": "pid" }, { "type": "network" }, { "type": "ipc" },
-                { "type": "uts" }, { "type": "mount" }, { "type": "cgroup" },
-            ],
+            // The others are the helper's own.
+            "namespaces": [{ "type": "pid" }, { "type": "mount" }],
             // Absolute and never empty: the library would take an empty one for the cgroup of the caller.
             "cgroupsPath": format!("/instar-{}", std::process::id()),
-            "maskedPaths": [
-                "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-                "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/proc/kmsg",
-            ],
-            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+            "maskedPaths": masked,
+            "readonlyPaths": readonly,
         },
     })
 }

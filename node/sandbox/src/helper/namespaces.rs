@@ -1,4 +1,6 @@
-//! The helper's own user, mount and cgroup namespace, in which everything else is built.
+//! The helper's own namespaces, in which everything else is built. Its containers get process ids and mounts of their own;
+//! they share its network, which has no device that works, and its other namespaces: only a job that can use none of them is
+//! run more than once by one helper, see [`crate::Sandbox`].
 //!
 //! Root and ordinary users go the same way from here on: the helper has all capabilities in a user namespace of its own
 //! and none outside. Inside, a command always sees itself as user 0, whoever runs the node, so that a dapp can't tell
@@ -10,7 +12,7 @@ use std::io::{Read, Write};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, fork, getegid, geteuid};
+use nix::unistd::{ForkResult, Pid, fork, getegid, geteuid, sethostname};
 
 use super::{Failure, Step};
 use crate::{Missing, Mode, Profile};
@@ -45,11 +47,18 @@ fn capable() -> bool {
         .is_some_and(|set| set & SETGID_SETUID_ADMIN == SETGID_SETUID_ADMIN)
 }
 
+/// All but that of process ids, which only a child can enter.
+const OWN: CloneFlags = CloneFlags::CLONE_NEWUSER
+    .union(CloneFlags::CLONE_NEWNS)
+    .union(CloneFlags::CLONE_NEWCGROUP)
+    .union(CloneFlags::CLONE_NEWNET)
+    .union(CloneFlags::CLONE_NEWIPC)
+    .union(CloneFlags::CLONE_NEWUTS);
+
 /// Enters the namespaces. From here on the helper has no rights outside.
-pub fn enter(profile: Profile) -> Result<(), Failure> {
+pub fn enter(profile: Profile, hostname: &str) -> Result<(), Failure> {
     let mode = mode();
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-    let flags = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP;
     match mode {
         Mode::Root => {
             let map = match profile {
@@ -59,11 +68,11 @@ pub fn enter(profile: Profile) -> Result<(), Failure> {
                 Profile::Build => format!("0 0 {}\n", ALL_IDS - 1),
             };
             with_map_writer(&map, || {
-                unshare(flags).map_err(|error| refused(error.to_string()))
+                unshare(OWN).map_err(|error| refused(error.to_string()))
             })?;
         }
         Mode::User => {
-            unshare(flags).map_err(|error| refused(error.to_string()))?;
+            unshare(OWN).map_err(|error| refused(error.to_string()))?;
             // A single line about oneself needs no rights, once setgroups is given up.
             fs::write("/proc/self/setgroups", "deny").step("giving up setgroups")?;
             let written = fs::write("/proc/self/uid_map", format!("0 {uid} 1\n"))
@@ -71,6 +80,7 @@ pub fn enter(profile: Profile) -> Result<(), Failure> {
             written.map_err(|error| refused(error.to_string()))?;
         }
     }
+    sethostname(hostname).step("setting the host name")?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).step("making the mounts private")
 }

@@ -1,7 +1,7 @@
 //! What the command sees as `/`: put together in memory, from read-only views of the host's folders.
 //!
-//! It is built in the helper's own mount namespace, over a folder that nobody needs, so it leaves no trace on disk and is
-//! gone with the helper, however that ends.
+//! It is built once, in the helper's own mount namespace, over a folder that nobody needs, so it leaves no trace on disk and
+//! is gone with the helper, however that ends. Nothing in it can be written but the folders that the job lends.
 
 use std::ffi::CString;
 use std::fs;
@@ -77,17 +77,9 @@ pub fn build(job: &Job) -> Result<Places, Failure> {
         match &wanted.kind {
             MountKind::ReadOnly { source } => bind(source, &target, false)?,
             MountKind::Writable { source } => bind(source, &target, true)?,
-            MountKind::Tmpfs { size_bytes } => {
-                ensure_folder(&target).step(format!("making {}", wanted.target))?;
-                let options = format!("mode=1777,size={size_bytes}");
-                mount(
-                    Some("tmpfs"),
-                    &target,
-                    Some("tmpfs"),
-                    flags,
-                    Some(options.as_str()),
-                )
-                .step(format!("mounting memory at {}", wanted.target))?;
+            // Each container gets its own; here is only the place for it.
+            MountKind::Tmpfs { .. } => {
+                ensure_folder(&target).step(format!("making {}", wanted.target))?
             }
             MountKind::Symlink { to } => {
                 symlink(to, &target).step(format!("linking {}", wanted.target))?
