@@ -28,8 +28,9 @@ pub const COMPUTED_KEPT_HEIGHTS: u64 = 256;
 /// How often, in heights, old records of what was computed are thrown out.
 const COMPUTED_SWEEP_HEIGHTS: u64 = 64;
 
-/// How much memory redb may use for pages: a Pi has to live with it.
-const CACHE_BYTES: usize = 32 << 20;
+/// How much memory redb may use for pages: a Pi has to live with it. The kernel has the file in its own cache, which it can take
+/// back; more here makes no block faster.
+const CACHE_BYTES: usize = 2 << 20;
 
 /// The newest final block in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
