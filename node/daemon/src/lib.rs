@@ -15,6 +15,7 @@ pub mod snapshots;
 pub mod watchdog;
 
 mod announce;
+mod answers;
 mod follow;
 mod fresh;
 mod gossip;

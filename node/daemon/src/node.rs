@@ -65,6 +65,7 @@ pub struct Node {
     pub(crate) state: Arc<StateStore>,
     pub(crate) blocks: Arc<BlockStore>,
     pub(crate) snapshots: crate::snapshots::Snapshots,
+    pub(crate) answers: crate::answers::Answers,
     pub(crate) git: instar_ledger::http::UploadPack,
     pub(crate) peer: Peer,
     pub(crate) work: WorkSignal,

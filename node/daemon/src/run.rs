@@ -67,8 +67,22 @@ fn network_seed(key: &SecretKey, purpose: &str) -> [u8; 32] {
     .as_bytes()
 }
 
+/// How many files a node may have open: each follower holds a connection, and may hold it for days.
+const MAX_OPEN_FILES: u64 = 65_536;
+
+/// Takes what the system gives without asking anybody: shells hand down a limit of a thousand, for programs of another time.
+fn allow_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let wanted = hard.min(MAX_OPEN_FILES).max(soft);
+        // Refused, it stays as it was.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, wanted, hard);
+    }
+}
+
 /// Runs a node until it is told to stop.
 pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
+    allow_open_files();
     let home = Home::new(options.home);
     home.create()?;
     let config = home.config()?;
@@ -116,6 +130,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
         git: instar_ledger::http::UploadPack::new(&home.ledger()),
         state: core.state(),
         snapshots,
+        answers: Default::default(),
         codename: options.codename,
         token,
         blocks,

@@ -1,8 +1,9 @@
-//! Benchmarks of a whole chain of processes on this machine: `speed`, four validators, and `growth ENTRIES`, one validator
-//! whose chain grows to so many.
+//! Benchmarks of a whole chain of processes on this machine: `speed`, four validators; `growth ENTRIES`, one validator whose
+//! chain grows to so many; and `followers COUNT`, one validator that so many follow.
 //!
 //! Everything shares this machine's processors: the load, the nodes, their containers. The last line is JSON.
 
+mod followers;
 mod growth;
 mod load;
 mod speed;
@@ -10,15 +11,24 @@ mod speed;
 use instar::demo::stage::{Setup, Stage};
 use instar::demo::{Talk, VALIDATORS, chain};
 
+/// What is measured.
+enum What {
+    Speed,
+    Growth(u64),
+    Followers(u64),
+}
+
 fn main() {
     instar_sandbox::init();
     // Cargo adds `--bench`.
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let (validators, entries) = match words[..] {
-        ["speed", ..] => (VALIDATORS, None),
-        ["growth", entries, ..] => (1, Some(entries.parse().expect("a number of entries"))),
-        _ => panic!("say `speed` or `growth ENTRIES`"),
+    let number = |text: &str| text.parse().expect("a number");
+    let (validators, what) = match words[..] {
+        ["speed", ..] => (VALIDATORS, What::Speed),
+        ["growth", entries, ..] => (1, What::Growth(number(entries))),
+        ["followers", count, ..] => (1, What::Followers(number(count))),
+        _ => panic!("say `speed`, `growth ENTRIES` or `followers COUNT`"),
     };
     let home = tempfile::tempdir().expect("a temporary folder");
     let home = home.path().canonicalize().expect("it is there");
@@ -36,9 +46,10 @@ fn main() {
         checkout: None,
     };
     let mut stage = Stage::found(&talk, &setup).expect("a chain");
-    let report = match entries {
-        None => speed::measure(&stage),
-        Some(entries) => growth::measure(&mut stage, entries),
+    let report = match what {
+        What::Speed => speed::measure(&stage),
+        What::Growth(entries) => growth::measure(&mut stage, entries),
+        What::Followers(count) => followers::measure(&stage, count),
     };
     println!("{report}");
 }

@@ -79,8 +79,8 @@ pub(crate) async fn blocks(
         .await?;
     let found = match reached {
         Some(()) => {
-            node.with_core(move |core| core.synced_blocks(height))
-                .await?
+            let make = async || node.with_core(move |core| core.synced_blocks(height)).await;
+            node.answers.from(height, node.height(), make).await?
         }
         None => None,
     };
