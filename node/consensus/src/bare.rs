@@ -376,7 +376,7 @@ impl<H: Host, S: Surroundings> Bare<H, S> {
                 Some((key.as_bytes().to_vec(), tip))
             });
             if let Some(head) = standing::highest_of(app, heard) {
-                let until = head + standing::MARGIN;
+                let until = standing::after_everything_signed(head);
                 let file = session.hands.surroundings.file(Kept::Mark);
                 file.set_size(0).map_err(RunError::Log)?;
                 Marks::write_new(FILE_NAME.into(), config.key.public(), file, until - 1)?;

@@ -222,7 +222,7 @@ impl Session<'_> {
                 _ = hearing.tick(), if follow == Some(None) => {
                     let head = standing::highest_head(&app, &channels.net_requests).await;
                     if let Some(head) = head {
-                        let until = head + standing::MARGIN;
+                        let until = standing::after_everything_signed(head);
                         tracing::warn!(head, until, "the mark is made anew, after everything that can have been signed");
                         if let Err(error) =
                             Marks::create(&config.marks_dir, config.key.public(), until - 1)

@@ -23,7 +23,12 @@ use crate::run::RunError;
 
 /// After the highest head H among the others, a key may have signed at H + 1, and at H + 2 if H + 1 was decided but not
 /// yet told. It signs again at H + 3.
-pub(crate) const MARGIN: u64 = 3;
+const MARGIN: u64 = 3;
+
+/// The height from which on a key without its mark signs again. A peer may claim any head.
+pub(crate) fn after_everything_signed(head: u64) -> u64 {
+    head.saturating_add(MARGIN)
+}
 
 /// What this validator may do.
 #[derive(Debug)]
@@ -206,6 +211,14 @@ mod tests {
         match standing.unwrap() {
             Standing::Follows { until } => until,
             Standing::Signs(marks) => panic!("signs from {:?}", marks.last()),
+        }
+    }
+
+    #[test]
+    fn a_head_that_nobody_can_have_is_followed_and_breaks_nothing() {
+        assert_eq!(after_everything_signed(7), 10);
+        for head in [u64::MAX - MARGIN, u64::MAX - 1, u64::MAX] {
+            assert_eq!(after_everything_signed(head), u64::MAX);
         }
     }
 
