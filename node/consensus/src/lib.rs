@@ -28,6 +28,9 @@ mod signing;
 
 pub mod bare;
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use config::{Config, Timeouts};
 pub use event::Event;
 pub use host::{Candidate, Host, MAX_PAYLOAD_BYTES, Next, Origin, Proposed, Start, Verdict};

@@ -10,6 +10,9 @@
 
 pub mod embedded;
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 mod budget;
 mod containers;
 mod duplex;
