@@ -162,9 +162,9 @@ impl Genesis {
         json::to_vec(self)
     }
 
-    /// Reads `genesis.json`.
+    /// Reads `genesis.json` in its one spelling.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, JsonError> {
-        json::from_slice(bytes, MAX_GENESIS_BYTES)
+        grammar::from_json(bytes, MAX_GENESIS_BYTES)
     }
 
     /// The chain's id: that of the commit which holds this genesis.

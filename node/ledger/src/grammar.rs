@@ -18,8 +18,11 @@ pub use lane::{
 };
 pub use root::{genesis_commit, genesis_objects, is_genesis, read_genesis};
 
+use instar_attest::ChainId;
+use instar_attest::json::{self, JsonError};
 use instar_attest::key::SignatureError;
-use instar_attest::{ChainId, json::JsonError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::certificate::CertificateError;
 use crate::entry::EntryError;
@@ -160,15 +163,32 @@ pub enum GrammarError {
 
 /// Fails with the place of the first difference.
 pub(crate) fn same(what: &'static str, got: &[u8], expected: &[u8]) -> Result<(), GrammarError> {
-    if got == expected {
-        return Ok(());
+    match difference(got, expected) {
+        None => Ok(()),
+        Some(at) => Err(GrammarError::Bytes { what, at }),
     }
-    let at = got
-        .iter()
-        .zip(expected)
-        .position(|(a, b)| a != b)
-        .unwrap_or(got.len().min(expected.len()));
-    Err(GrammarError::Bytes { what, at })
+}
+
+fn difference(got: &[u8], expected: &[u8]) -> Option<usize> {
+    (got != expected).then(|| {
+        got.iter()
+            .zip(expected)
+            .position(|(a, b)| a != b)
+            .unwrap_or(got.len().min(expected.len()))
+    })
+}
+
+/// Reads canonical JSON of which no other object names the hash. A field that is left out where it says nothing could
+/// stand there as `null`, which is canonical too; so what was read is written again and compared.
+pub(crate) fn from_json<T: Serialize + DeserializeOwned>(
+    bytes: &[u8],
+    max_bytes: usize,
+) -> Result<T, JsonError> {
+    let value = json::from_slice(bytes, max_bytes)?;
+    match difference(bytes, &json::to_vec(&value)?) {
+        None => Ok(value),
+        Some(at) => Err(JsonError::NotCanonical { at }),
+    }
 }
 
 /// The bytes of a tree of plain files; `files` must be in the order of their names.

@@ -6,7 +6,7 @@
 //! that was signed, or the header is not the block's.
 
 use instar_attest::ChainId;
-use instar_attest::json::{self, JsonError};
+use instar_attest::json::JsonError;
 use serde::{Deserialize, Serialize};
 
 use crate::block::{Header, MAX_HEADER_BYTES};
@@ -166,14 +166,14 @@ impl SignedHeader {
 
     /// Reads its one spelling.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, LightError> {
-        Ok(json::from_slice(bytes, MAX_SIGNED_HEADER_BYTES)?)
+        Ok(grammar::from_json(bytes, MAX_SIGNED_HEADER_BYTES)?)
     }
 }
 
 impl Changes {
     /// Reads their one spelling.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, LightError> {
-        Ok(json::from_slice(bytes, MAX_CHANGES_BYTES)?)
+        Ok(grammar::from_json(bytes, MAX_CHANGES_BYTES)?)
     }
 }
 

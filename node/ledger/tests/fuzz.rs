@@ -79,7 +79,16 @@ const TARGETS: [(&str, Target, &[&str]); 7] = [
             "two-parents",
         ],
     ),
-    ("light", light::run, &["head-cut", "nothing"]),
+    (
+        "light",
+        light::run,
+        &[
+            "head-cut",
+            "header-with-forks-empty",
+            "header-with-previous-null",
+            "nothing",
+        ],
+    ),
     (
         "pack",
         pack::run,
@@ -111,6 +120,7 @@ const TARGETS: [(&str, Target, &[&str]); 7] = [
         trunk::run,
         &[
             "genesis-name-of-two-lines",
+            "genesis-with-fork-null",
             "header-in-height-0",
             "header-lane-from-0",
             "header-lanes-not-in-order",
@@ -224,6 +234,11 @@ fn write_the_corpora() {
         "trunk",
         "genesis-name-of-two-lines",
         replaced(&genesis, "\"chain_name\":\"", "\"chain_name\":\"a\\n"),
+    );
+    put(
+        "trunk",
+        "genesis-with-fork-null",
+        replaced(&genesis, "\"kernel\"", "\"fork\":null,\"kernel\""),
     );
     let files = |header: &[u8], receipts: &str, certificate: &[u8]| {
         [header, &vector(receipts), certificate].join(&0)
@@ -348,6 +363,20 @@ fn write_the_corpora() {
     let header = |height| store.signed_header(height).unwrap().unwrap();
     let first = json::to_vec(&header(1)).unwrap();
     put("light", "header", &first);
+    put(
+        "light",
+        "header-with-previous-null",
+        replaced(&first, "},\"receipts\"", "},\"previous\":null,\"receipts\""),
+    );
+    put(
+        "light",
+        "header-with-forks-empty",
+        replaced(
+            &first,
+            "\"height\":1,\"kernel\"",
+            "\"forks\":[],\"height\":1,\"kernel\"",
+        ),
+    );
     let mut at = header(2);
     put("light", "header-2", json::to_vec(&at).unwrap());
     let validators = store.genesis().validator_set().unwrap();
