@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use instar_ipfs::Fault;
 use instar_ledger::Lane;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -57,15 +58,28 @@ pub(crate) async fn lane_loop(node: Shared, mut queue: mpsc::Receiver<Batch>) {
 /// Takes in what peers send.
 pub(crate) async fn receive_loop(node: Shared) {
     let mut messages = node.peer.subscribe(LANES_TOPIC);
-    while let Some(instar_ipfs::Message { peer, bytes }) = messages.recv().await {
-        let (received, news) = node
-            .with_core(move |core| (core.receive_lane(&bytes), core.news.take()))
+    while let Some(message) = messages.recv().await {
+        let peer = message.peer;
+        let (received, news, message) = node
+            .with_core(move |core| (core.receive_lane(&message.bytes), core.news.take(), message))
             .await;
         node.tell_peers(news).await;
         match received {
-            Ok(true) => node.work.notify(),
-            Ok(false) => {}
-            Err(e) => tracing::warn!(%peer, error = %e, "a lane message was refused"),
+            Ok(is_news) => {
+                node.peer.pass_on(message);
+                if is_news {
+                    node.work.notify();
+                }
+            }
+            // It goes no further, or every node would be held to what its neighbours let through.
+            Err(e) => {
+                tracing::warn!(%peer, error = %e, "a lane message was refused");
+                match e {
+                    CoreError::Forged(_) => node.peer.fault(peer, Fault::Forged),
+                    CoreError::Stranger(_) => node.peer.fault(peer, Fault::Stranger),
+                    _ => {}
+                }
+            }
         }
     }
 }

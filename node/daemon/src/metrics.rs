@@ -72,6 +72,7 @@ pub(crate) struct Now {
     pub head_time_ms: u64,
     pub pending: usize,
     pub data_peers: usize,
+    pub resting_peers: usize,
     pub fresh_ms: Option<u64>,
     pub nil_prevotes: std::collections::BTreeMap<String, u64>,
 }
@@ -138,6 +139,11 @@ impl Metrics {
             "Peers connected on the data swarm",
             now.data_peers as u64,
         );
+        gauge(
+            "resting_peers",
+            "Peers that are not listened to, after what they handed over",
+            now.resting_peers as u64,
+        );
         if let Some(ms) = now.fresh_ms {
             gauge(
                 "fresh_milliseconds",
@@ -190,6 +196,7 @@ mod tests {
             head_time_ms: 1_700_000_000_000,
             pending: 2,
             data_peers: 1,
+            resting_peers: 0,
             fresh_ms: None,
             nil_prevotes: [("abstain".to_owned(), 4)].into(),
         };

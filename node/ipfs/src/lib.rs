@@ -39,7 +39,7 @@ mod wire;
 
 pub use config::{PeerConfig, peer_id_of};
 pub use fetch::{FetchError, FetchOptions, FetchReport, Progress};
-pub use gossip::{MAX_MESSAGE_BYTES, Message, PublishError, Subscription};
+pub use gossip::{Fault, MAX_MESSAGE_BYTES, Message, PublishError, Subscription};
 pub use libp2p::{Multiaddr, PeerId};
 pub use peer::{Peer, PeerError};
 pub use swarm::peer_in;

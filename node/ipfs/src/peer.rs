@@ -18,7 +18,7 @@ use crate::bitswap::{self, Bitswap};
 use crate::config::{PeerConfig, peer_id_of};
 use crate::delta::{self, Ask, AskError, Asked, DeltaExchange, Deltas};
 use crate::fetch::{self, FetchError, FetchOptions, FetchReport};
-use crate::gossip::{self, Gossip, PublishError, Subscription};
+use crate::gossip::{self, Fault, Gossip, Message, PublishError, Subscription};
 use crate::outbox::Outbox;
 use crate::streams::{Incoming, Streams};
 use crate::swarm::{self, Change, Command, Driver};
@@ -223,6 +223,21 @@ impl Peer {
     /// is offered to those who connect within the next seconds.
     pub fn publish(&self, topic: &str, bytes: &[u8]) -> Result<usize, PublishError> {
         self.shared.gossip.publish(topic, bytes)
+    }
+
+    /// Offers a message that came to those who may not have it. Who subscribes does this with each that is good.
+    pub fn pass_on(&self, message: Message) {
+        self.shared.gossip.pass_on(message);
+    }
+
+    /// Holds against a peer what it handed over; with too much of it, it is not listened to for a while.
+    pub fn fault(&self, peer: PeerId, fault: Fault) {
+        self.shared.gossip.fault(peer, fault);
+    }
+
+    /// How many peers are not listened to now.
+    pub fn resting(&self) -> usize {
+        self.shared.gossip.resting()
     }
 
     /// The messages that others publish on `topic` from now on; not the own ones.

@@ -63,6 +63,14 @@ async fn a_message_crosses_a_swarm_that_is_a_line_and_comes_once() {
         }
         nodes.push(node);
     }
+    for node in &nodes[1..4] {
+        let (peer, mut inbox) = (node.peer.clone(), node.peer.subscribe("t"));
+        tokio::spawn(async move {
+            while let Some(message) = inbox.recv().await {
+                peer.pass_on(message);
+            }
+        });
+    }
     let mut end = nodes[4].peer.subscribe("t");
     let mut middle = nodes[2].peer.subscribe("t");
     let message = bytes(1_000_000, 1);

@@ -268,6 +268,16 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether what was read comes from nobody honest, whatever this store lacks.
+    pub fn is_forged(&self) -> bool {
+        matches!(
+            self,
+            Self::Pack(_) | Self::Stray(_) | Self::Grammar { .. } | Self::Linkage { .. }
+        )
+    }
+}
+
 /// Names what was tried.
 fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> StoreError {
     let what = what.into();

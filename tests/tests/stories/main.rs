@@ -7,6 +7,7 @@
 mod forked;
 mod governed;
 mod held;
+mod hostile;
 mod late;
 mod liars;
 mod loopback;
@@ -34,6 +35,10 @@ const STORIES: &[Story] = &[
         work_tree::flipped_byte,
     ),
     ("a_held_network_shows", held::held_network),
+    (
+        "a_peer_that_hands_over_what_is_forged_is_not_listened_to",
+        hostile::hostile_peer,
+    ),
     (
         "a_release_comes_as_a_delta_to_who_did_not_build_it",
         staged::comes_as_a_delta,

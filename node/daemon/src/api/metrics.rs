@@ -19,6 +19,7 @@ pub(crate) async fn metrics(State(node): State<Shared>) -> Result<Response, Refu
         head_time_ms: status.time_ms,
         pending: status.pending,
         data_peers: status.data_peers,
+        resting_peers: node.peer.resting(),
         fresh_ms: status.fresh_ms,
         nil_prevotes: status.nil_prevotes,
     };

@@ -23,7 +23,9 @@ impl From<CoreError> for Refusal {
     fn from(e: CoreError) -> Self {
         match &e {
             CoreError::State(StateError::Corrupt { .. }) => refuse("state-corrupt", e.to_string()),
-            CoreError::Refused(_) => refuse("lane-refused", e.to_string()),
+            CoreError::Refused(_) | CoreError::Forged(_) | CoreError::Stranger(_) => {
+                refuse("lane-refused", e.to_string())
+            }
             _ => refuse("node-trouble", e.to_string()),
         }
     }

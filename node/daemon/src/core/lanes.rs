@@ -37,7 +37,7 @@ impl LaneMessage {
     /// Splits a message into its first line and the pack.
     pub fn parse(bytes: &[u8]) -> Result<(Self, &[u8]), CoreError> {
         if bytes.len() > MAX_LANE_MESSAGE_BYTES {
-            return Err(CoreError::Refused(format!(
+            return Err(CoreError::Forged(format!(
                 "a lane message of {} bytes",
                 bytes.len()
             )));
@@ -45,9 +45,9 @@ impl LaneMessage {
         let end = bytes
             .iter()
             .position(|b| *b == b'\n')
-            .ok_or_else(|| CoreError::Refused("a lane message without a first line".into()))?;
+            .ok_or_else(|| CoreError::Forged("a lane message without a first line".into()))?;
         let message = instar_attest::json::from_slice(&bytes[..end], 1024)
-            .map_err(|e| CoreError::Refused(e.to_string()))?;
+            .map_err(|e| CoreError::Forged(e.to_string()))?;
         Ok((message, &bytes[end + 1..]))
     }
 }
@@ -208,7 +208,10 @@ impl Core {
             .import_pack_from(pack, MAX_LANE_MESSAGE_BYTES, |lane, signer| {
                 *lane == message.lane && *signer == key
             })
-            .map_err(|e| CoreError::Refused(e.to_string()))?;
+            .map_err(|e| match e.is_forged() {
+                true => CoreError::Forged(e.to_string()),
+                false => CoreError::Refused(e.to_string()),
+            })?;
         laps.lap(Phase::Unpack);
         self.check_fork(&message.lane, &message.head)?;
         self.extend_tail(&message.lane, &message.head)?;
@@ -300,8 +303,7 @@ impl Core {
 
     /// The key that signs a lane, from the registry; unregistered devices have no lanes.
     fn lane_key(&self, lane: &Lane) -> Result<PublicKey, CoreError> {
-        query::lane_key(&self.state.view()?, lane)?
-            .ok_or_else(|| CoreError::Refused(format!("device {} is not registered", lane.device)))
+        query::lane_key(&self.state.view()?, lane)?.ok_or(CoreError::Stranger(lane.device))
     }
 
     /// Cuts from every tail what the trunk has merged by now, and loads what follows.

@@ -47,6 +47,12 @@ pub enum CoreError {
     /// Something that a peer sent.
     #[error("refused: {0}")]
     Refused(String),
+    /// Something that no honest peer sends, whatever this node lacks.
+    #[error("refused: {0}")]
+    Forged(String),
+    /// Something of a device that this node doesn't know.
+    #[error("refused: device {0} is not registered")]
+    Stranger(instar_ledger::DeviceId),
 }
 
 impl From<instar_state::StoreError> for CoreError {

@@ -1,12 +1,14 @@
 //! Short messages to everybody: lane packs, entries, certificates.
 //!
 //! A publisher pushes the whole message to every peer it is connected to, and names them. Whoever
-//! gets it for the first time tells its other peers that it has it, and they ask for it if they
-//! lack it; so a message crosses each line once, and gets through a swarm that isn't fully meshed.
+//! gets it for the first time and finds it good tells its other peers that it has it, and they ask
+//! for it if they lack it; so a message crosses each line once, gets through a swarm that isn't
+//! fully meshed, and what is bad goes no further than to the neighbours of whoever made it.
 //! The same offer is made to everybody a second later, and to a peer that connects, for messages of
 //! the last seconds: who was away for a moment misses nothing. A message is as trustworthy as its
 //! content: what must be authentic is signed inside.
 
+mod conduct;
 mod state;
 mod subscription;
 
@@ -19,6 +21,7 @@ use libp2p::swarm::{Stream, StreamProtocol};
 use prost::Message as _;
 use sha2::{Digest, Sha256};
 
+pub use self::conduct::Fault;
 use self::state::{Id, MAX_SEEN, State, Wanted};
 use self::subscription::Subscriber;
 pub use self::subscription::{MAX_UNREAD_BYTES, Message, Subscription};
@@ -270,9 +273,13 @@ impl Gossip {
                 Ok(frame) => frame,
                 Err(error) => {
                     tracing::warn!(%peer, %error, "not a gossip frame");
+                    self.fault(peer, Fault::Forged);
                     return;
                 }
             };
+            if self.lock().conduct.rests(&peer, Instant::now()) {
+                return;
+            }
             if let Some(push) = frame.push {
                 self.on_push(peer, push);
             }
@@ -288,33 +295,62 @@ impl Gossip {
             || push.topic.len() > MAX_TOPIC_BYTES
         {
             tracing::warn!(%peer, "a gossip message breaks the limits");
+            self.fault(peer, Fault::Forged);
             return;
         }
         let id = id_of(&push);
         let now = Instant::now();
-        let topic = push.topic.clone();
+        let mut state = self.lock();
+        state.wanted.remove(&id);
+        if state.conduct.rests(&peer, now) || !state.first_sight(id, now) {
+            return;
+        }
+        let Push {
+            topic,
+            nonce,
+            data: bytes,
+            reach,
+        } = push;
+        state.deliver(&Message {
+            peer,
+            bytes,
+            topic,
+            nonce,
+            reach,
+        });
+    }
+
+    /// Offers a message that was found good to those whom its publisher did not reach.
+    pub fn pass_on(self: &Arc<Self>, message: Message) {
+        let Message {
+            peer,
+            bytes,
+            topic,
+            nonce,
+            reach,
+        } = message;
+        let reached: HashSet<PeerId> = reach
+            .iter()
+            .take(MAX_REACH)
+            .filter_map(|peer| PeerId::from_bytes(peer).ok())
+            .collect();
+        let push = Push {
+            topic,
+            nonce,
+            data: bytes,
+            reach,
+        };
+        let id = id_of(&push);
+        let frame = Frame {
+            push: Some(push),
+            ..Frame::default()
+        };
         let others: Vec<PeerId> = {
             let mut state = self.lock();
-            state.wanted.remove(&id);
-            if !state.first_sight(id, now) {
-                return;
-            }
-            let frame = Frame {
-                push: Some(push.clone()),
-                ..Frame::default()
-            };
-            state.offer(id, &frame.encode_to_vec().into(), now);
-            let bytes = push.data;
-            state.deliver(&topic, &Message { peer, bytes });
-            let reach: HashSet<PeerId> = push
-                .reach
-                .iter()
-                .take(MAX_REACH)
-                .filter_map(|peer| PeerId::from_bytes(peer).ok())
-                .collect();
+            state.offer(id, &frame.encode_to_vec().into(), Instant::now());
             let others = state.peers.iter().copied();
             others
-                .filter(|other| *other != peer && !reach.contains(other))
+                .filter(|other| *other != peer && !reached.contains(other))
                 .collect()
         };
         self.offer_again(id);
@@ -328,6 +364,18 @@ impl Gossip {
                 },
             );
         }
+    }
+
+    /// Holds against a peer what it handed over.
+    pub fn fault(&self, peer: PeerId, fault: Fault) {
+        if self.lock().conduct.fault(peer, fault, Instant::now()) {
+            tracing::warn!(%peer, ?fault, "a peer hands over what no honest one does; it is not listened to for a while");
+        }
+    }
+
+    /// How many peers are not listened to now.
+    pub fn resting(&self) -> usize {
+        self.lock().conduct.resting(Instant::now())
     }
 
     fn on_have(&self, peer: PeerId, ids: &[Vec<u8>]) {
@@ -425,6 +473,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_forges_is_not_heard_and_what_is_not_passed_on_is_not_offered() {
+        let gossip = gossip();
+        let (one, other) = (PeerId::random(), PeerId::random());
+        let mut inbox = gossip.subscribe("t");
+        gossip.on_push(one, push(b"good"));
+        let good = inbox.recv().await.unwrap();
+        assert!(gossip.lock().offered.is_empty());
+        gossip.pass_on(good);
+        assert_eq!(gossip.lock().offered.len(), 1);
+        for _ in 0..8 {
+            gossip.fault(one, Fault::Forged);
+        }
+        assert_eq!(gossip.resting(), 1);
+        gossip.on_push(one, push(b"more"));
+        assert!(inbox.messages.try_recv().is_err());
+        gossip.on_push(other, push(b"more"));
+        assert_eq!(
+            inbox.recv().await.unwrap().peer,
+            other,
+            "the same from an honest one"
+        );
+    }
+
+    #[tokio::test]
     async fn what_is_offered_is_wanted_once_and_then_from_the_next() {
         let gossip = gossip();
         let (one, other) = (PeerId::random(), PeerId::random());
@@ -450,10 +522,10 @@ mod tests {
             message.nonce[..8].copy_from_slice(&(number as u64).to_be_bytes());
             gossip.on_push(peer, message);
         }
-        assert!(gossip.lock().offered_bytes <= MAX_OFFERED_BYTES);
         for _ in 0..room {
-            inbox.messages.try_recv().unwrap();
+            gossip.pass_on(inbox.messages.try_recv().unwrap());
         }
+        assert!(gossip.lock().offered_bytes <= MAX_OFFERED_BYTES);
         assert!(inbox.messages.try_recv().is_err(), "the rest was dropped");
     }
 }

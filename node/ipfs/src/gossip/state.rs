@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
 
+use super::conduct::Conduct;
 use super::subscription::{Message, Subscriber};
 
 /// How long a message is offered to peers that connect, and handed to those who ask.
@@ -34,6 +35,7 @@ pub struct State {
     pub offered_bytes: usize,
     /// Messages that were asked for: whom, when, and who else has it.
     pub wanted: HashMap<Id, Wanted>,
+    pub conduct: Conduct,
     /// Messages to offer once more; a task waits to do so unless this is empty.
     pub second_offers: Vec<Id>,
 }
@@ -107,11 +109,11 @@ impl State {
         asks
     }
 
-    pub fn deliver(&mut self, topic: &str, message: &Message) {
-        let Some(subscribers) = self.subscribers.get_mut(topic) else {
+    pub fn deliver(&mut self, message: &Message) {
+        let Some(subscribers) = self.subscribers.get_mut(&message.topic) else {
             return;
         };
-        subscribers.retain(|subscriber| subscriber.deliver(topic, message));
+        subscribers.retain(|subscriber| subscriber.deliver(message));
     }
 }
 

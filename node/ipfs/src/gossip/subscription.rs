@@ -18,6 +18,10 @@ pub struct Message {
     pub peer: PeerId,
     /// What was published.
     pub bytes: Vec<u8>,
+    pub(super) topic: String,
+    pub(super) nonce: Vec<u8>,
+    /// To whom its publisher pushed it.
+    pub(super) reach: Vec<Vec<u8>>,
 }
 
 /// The messages of one topic, in the order of their arrival; a [`futures::Stream`].
@@ -70,7 +74,8 @@ impl Subscriber {
     }
 
     /// Hands a message over, or drops it if too much is unread; false if nobody reads any more.
-    pub fn deliver(&self, topic: &str, message: &Message) -> bool {
+    pub fn deliver(&self, message: &Message) -> bool {
+        let topic = &message.topic;
         let bytes = message.bytes.len();
         let unread = self.unread.load(Ordering::Relaxed);
         if unread + bytes > MAX_UNREAD_BYTES {
