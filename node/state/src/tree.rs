@@ -16,7 +16,7 @@ use crate::keys::{check_key, key_hash};
 pub(crate) const EMPTY_ROOT: [u8; 32] = *b"SPARSE_MERKLE_PLACEHOLDER_HASH__";
 
 /// How many checked nodes stay in memory: the upper levels of any tree, a few MB.
-const CACHED_NODES: usize = 16 * 1024;
+const CACHED_NODES: usize = 2 * 1024;
 
 /// Enough against damage; against a forger there are the hashes.
 const CHECKSUM_BYTES: usize = 8;
