@@ -169,6 +169,14 @@ pub enum Stream {
 }
 
 impl Job {
+    /// Whether anything is mounted into this mount.
+    pub(crate) fn holds_mounts(&self, mount: &Mount) -> bool {
+        let inside = format!("{}/", mount.target);
+        self.mounts
+            .iter()
+            .any(|other| other.target.starts_with(&inside))
+    }
+
     /// Refuses what no sandbox can be built from, before anything is started.
     pub(crate) fn check(&self) -> Result<(), SandboxError> {
         let bad = |why: String| Err(SandboxError::BadJob(why));
@@ -194,16 +202,6 @@ impl Job {
                 .any(|name| mount.target == *name || mount.target.starts_with(&format!("{name}/")))
             {
                 return bad(format!("{:?} is the sandbox's own", mount.target));
-            }
-            let below = |tmpfs: &&Mount| {
-                matches!(tmpfs.kind, MountKind::Tmpfs { .. })
-                    && mount.target.starts_with(&format!("{}/", tmpfs.target))
-            };
-            if let Some(tmpfs) = self.mounts.iter().find(below) {
-                return bad(format!(
-                    "{:?} is in {:?}, which is empty when the command starts",
-                    mount.target, tmpfs.target
-                ));
             }
         }
         let texts = self

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::forker::Helper;
 use crate::wire::{CONTAINER_FDS, MAX_LINE_BYTES, Order, Reply, Request};
-use crate::{Job, Profile, SandboxError, Stream};
+use crate::{Job, Mount, MountKind, Profile, SandboxError, Stream};
 
 /// The most containers of a sandbox: each has cgroups of its own, whether it runs or not.
 const MAX_AT_ONCE: usize = 16;
@@ -112,6 +112,15 @@ impl Sandbox {
                 "only dapps share a sandbox: other commands could talk to each other in it"
                     .to_owned(),
             ));
+        }
+        let shared = |mount: &&Mount| {
+            matches!(mount.kind, MountKind::Tmpfs { .. }) && job.holds_mounts(mount)
+        };
+        if let Some(mount) = job.mounts.iter().find(shared) {
+            return Err(SandboxError::BadJob(format!(
+                "something is mounted into {:?}, which has to be empty for each command",
+                mount.target
+            )));
         }
         if !(1..=MAX_AT_ONCE).contains(&at_once) {
             return Err(SandboxError::BadJob(format!(

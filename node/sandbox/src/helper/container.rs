@@ -225,7 +225,9 @@ fn spec(job: &Job, places: &Places) -> serde_json::Value {
                 "options": ["nosuid", "strictatime", "mode=755", "size=64k"] }),
     ];
     for mount in &job.mounts {
-        if let MountKind::Tmpfs { size_bytes } = mount.kind {
+        if let MountKind::Tmpfs { size_bytes } = mount.kind
+            && !job.holds_mounts(mount)
+        {
             mounts.push(json!({
                 "destination": mount.target, "type": "tmpfs", "source": "tmpfs",
                 "options": ["nosuid", "nodev", "mode=1777", format!("size={size_bytes}")],

@@ -77,9 +77,21 @@ pub fn build(job: &Job) -> Result<Places, Failure> {
         match &wanted.kind {
             MountKind::ReadOnly { source } => bind(source, &target, false)?,
             MountKind::Writable { source } => bind(source, &target, true)?,
-            // Each container gets its own; here is only the place for it.
-            MountKind::Tmpfs { .. } => {
-                ensure_folder(&target).step(format!("making {}", wanted.target))?
+            MountKind::Tmpfs { size_bytes } => {
+                ensure_folder(&target).step(format!("making {}", wanted.target))?;
+                // Each container gets its own; only one that others are mounted into has to be there before them, and
+                // then no second container is made, see `Sandbox::new`.
+                if job.holds_mounts(wanted) {
+                    let options = format!("mode=1777,size={size_bytes}");
+                    mount(
+                        Some("tmpfs"),
+                        &target,
+                        Some("tmpfs"),
+                        flags,
+                        Some(options.as_str()),
+                    )
+                    .step(format!("mounting memory at {}", wanted.target))?;
+                }
             }
             MountKind::Symlink { to } => {
                 symlink(to, &target).step(format!("linking {}", wanted.target))?

@@ -250,7 +250,6 @@ pub fn a_job_that_can_t_be_sandboxed_is_refused() {
     assert!(with(|job| job.argv[0] = "sh".to_owned()).contains("absolute"));
     assert!(with(|job| job.mounts.push(Mount::tmpfs("/proc/x", 1))).contains("sandbox's own"));
     assert!(with(|job| job.mounts.push(Mount::tmpfs("/a/../b", 1))).contains("no place"));
-    assert!(with(|job| job.mounts.push(Mount::tmpfs("/tmp/x", 1))).contains("in \"/tmp\""));
     assert!(with(|job| job.limits.wall_ms = 0).contains("zero"));
     assert!(
         with(|job| job.mounts.push(Mount::read_only("/there/is/none", "/none")))

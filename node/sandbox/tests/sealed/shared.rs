@@ -74,6 +74,13 @@ pub fn what_could_carry_words_between_commands_is_refused() {
     job.profile = Profile::Build;
     let refused = Sandbox::new(&job, 1).unwrap_err().to_string();
     assert!(refused.contains("only dapps"), "{refused}");
+    // One that is not shared may have things in its `/tmp`.
+    let mut job = shell("ls /tmp; echo x > /tmp/file");
+    job.mounts.push(Mount::read_only("/usr", "/tmp/usr"));
+    let (exit, out, _) = run(&job);
+    assert!(exit.success() && out == "usr\n", "{out}");
+    let refused = Sandbox::new(&job, 1).unwrap_err().to_string();
+    assert!(refused.contains("into \"/tmp\""), "{refused}");
 }
 
 pub fn one_more_than_fits_waits_for_its_turn() {
