@@ -3,17 +3,20 @@
 //! The story runs in a network namespace of its own, where `lo` is all there is and can be taken down.
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use instar::demo::report::{Transfers, measure};
-use instar::demo::stage::PATIENCE;
+use instar::demo::stage::{PATIENCE, Stage};
 use instar::demo::traffic::{INTERVAL, Traffic};
 use instar::demo::{VALIDATORS, coin, runner, wait};
+use serde_json::Value;
 
 /// The argument that tells this program that it runs inside the namespace.
 pub const INSIDE: &str = "--inside-held-network";
 /// How long nothing gets through.
 const HELD: Duration = Duration::from_secs(3);
+/// Between two looks at the upgrade: shorter than a block takes.
+const LOOK: Duration = Duration::from_millis(5);
 /// How long the last transfers may take.
 const DRAIN: Duration = Duration::from_secs(60);
 
@@ -43,13 +46,7 @@ pub fn inside() {
             runner::all(&stage.runners[..1], &opened.job, &opened.round, 1).unwrap();
             let round = stage.agreed(&opened.round, PATIENCE).unwrap();
             let proposal = stage.propose(&opened.round).unwrap();
-            stage
-                .proposal(&proposal, "scheduled", &["refused", "void"], PATIENCE)
-                .unwrap_or_else(|_| {
-                    stage
-                        .proposal(&proposal, "activated", &["refused"], PATIENCE)
-                        .unwrap()
-                });
+            about_to_be_live(stage, &proposal.to_string());
             super::loopback::set(false).unwrap();
             std::thread::sleep(HELD);
             super::loopback::set(true).unwrap();
@@ -90,4 +87,20 @@ pub fn inside() {
             );
         },
     );
+}
+
+/// Waits until an upgrade is scheduled. That lasts a few blocks, less than anybody who waits patiently would notice.
+fn about_to_be_live(stage: &Stage<'_>, proposal: &str) {
+    let path = format!("/v1/upgrades/{proposal}");
+    let start = Instant::now();
+    loop {
+        let now: Value = stage.clients[0].get(&path).unwrap();
+        match now["phase"].as_str() {
+            Some("scheduled" | "activated") => return,
+            Some("refused" | "void") => panic!("the upgrade came to nothing: {now}"),
+            _ => {}
+        }
+        assert!(start.elapsed() < PATIENCE, "it is not scheduled: {now}");
+        std::thread::sleep(LOOK);
+    }
 }
