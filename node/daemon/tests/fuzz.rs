@@ -1,7 +1,7 @@
 //! The corpus of what nodes tell each other, and changes of it, as a regression test.
 
-#![allow(clippy::unwrap_used)]
-
+#[path = "../../chunks/tests/targets/corpus.rs"]
+mod corpus;
 #[path = "targets/messages.rs"]
 mod messages;
 #[path = "../../chunks/tests/targets/mutate.rs"]
@@ -21,14 +21,7 @@ const REFUSED: [&str; 4] = [
 
 #[test]
 fn the_corpus_is_accepted_or_refused_as_it_should_be() {
-    let mut refused: Vec<String> = std::fs::read_dir(CORPUS)
-        .unwrap()
-        .map(|file| file.unwrap())
-        .filter(|file| !messages::run(&std::fs::read(file.path()).unwrap()))
-        .map(|file| file.file_name().into_string().unwrap())
-        .collect();
-    refused.sort();
-    assert_eq!(refused, REFUSED);
+    assert_eq!(corpus::refused(CORPUS, messages::run), REFUSED);
 }
 
 #[test]

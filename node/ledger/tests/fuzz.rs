@@ -7,6 +7,8 @@ mod support;
 
 #[path = "targets/certificate.rs"]
 mod certificate;
+#[path = "../../chunks/tests/targets/corpus.rs"]
+mod corpus;
 #[path = "targets/entry.rs"]
 mod entry;
 #[path = "targets/lane.rs"]
@@ -132,26 +134,15 @@ fn tests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
 }
 
-fn corpus(name: &str) -> PathBuf {
+fn folder(name: &str) -> PathBuf {
     tests().join("corpus").join(name)
-}
-
-fn is_by_hand(name: &str) -> bool {
-    !(name.len() == 40 && name.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 #[test]
 fn the_corpora_are_accepted_or_refused_as_they_should_be() {
     for (name, run, expected) in TARGETS {
-        let mut refused: Vec<String> = fs::read_dir(corpus(name))
-            .unwrap()
-            .map(|file| file.unwrap())
-            .filter(|file| !run(&fs::read(file.path()).unwrap()))
-            .map(|file| file.file_name().into_string().unwrap())
-            // What the fuzzer found is called by its SHA-1.
-            .filter(|file| is_by_hand(file))
-            .collect();
-        refused.sort();
+        let folder = folder(name);
+        let refused = corpus::refused(folder.to_str().unwrap(), run);
         assert_eq!(refused, expected, "{name}");
     }
 }
@@ -159,7 +150,7 @@ fn the_corpora_are_accepted_or_refused_as_they_should_be() {
 #[test]
 fn changes_of_the_corpora_break_nothing() {
     for (name, run, _) in TARGETS {
-        mutate::replay(corpus(name).to_str().unwrap(), ROUNDS, &|data| {
+        mutate::replay(folder(name).to_str().unwrap(), ROUNDS, &|data| {
             run(data);
         });
     }
@@ -172,8 +163,8 @@ fn vector(name: &str) -> Vec<u8> {
 fn put(target: &str, name: &str, bytes: impl AsRef<[u8]>) {
     let bytes = bytes.as_ref();
     assert!(bytes.len() < 2 << 10, "{target}/{name}: {}", bytes.len());
-    fs::create_dir_all(corpus(target)).unwrap();
-    fs::write(corpus(target).join(name), bytes).unwrap();
+    fs::create_dir_all(folder(target)).unwrap();
+    fs::write(folder(target).join(name), bytes).unwrap();
 }
 
 fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {

@@ -1,7 +1,7 @@
 //! The corpus of what dapps say, and changes of it, as a regression test.
 
-#![allow(clippy::unwrap_used)]
-
+#[path = "../../chunks/tests/targets/corpus.rs"]
+mod corpus;
 #[path = "targets/dapp.rs"]
 mod dapp;
 #[path = "../../chunks/tests/targets/mutate.rs"]
@@ -24,14 +24,7 @@ const REFUSED: [&str; 7] = [
 
 #[test]
 fn the_corpus_is_understood_or_refused_as_it_should_be() {
-    let mut refused: Vec<String> = std::fs::read_dir(CORPUS)
-        .unwrap()
-        .map(|file| file.unwrap())
-        .filter(|file| !dapp::run(&std::fs::read(file.path()).unwrap()))
-        .map(|file| file.file_name().into_string().unwrap())
-        .collect();
-    refused.sort();
-    assert_eq!(refused, REFUSED);
+    assert_eq!(corpus::refused(CORPUS, dapp::run), REFUSED);
 }
 
 #[test]

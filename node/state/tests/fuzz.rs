@@ -1,7 +1,7 @@
 //! The corpus of the fuzz target, and changes of it, as a regression test. `tests/fuzz/run` fuzzes.
 
-#![allow(clippy::unwrap_used)]
-
+#[path = "../../chunks/tests/targets/corpus.rs"]
+mod corpus;
 #[path = "../../chunks/tests/targets/mutate.rs"]
 mod mutate;
 #[path = "targets/state.rs"]
@@ -23,16 +23,7 @@ const REFUSED: [&str; 6] = [
 
 #[test]
 fn the_corpus_is_accepted_or_refused_as_it_should_be() {
-    let mut refused: Vec<String> = std::fs::read_dir(CORPUS)
-        .unwrap()
-        .map(|file| file.unwrap())
-        .filter(|file| !state::run(&std::fs::read(file.path()).unwrap()))
-        .map(|file| file.file_name().into_string().unwrap())
-        // What the fuzzer found is called by its SHA-1.
-        .filter(|name| name.len() != 40)
-        .collect();
-    refused.sort();
-    assert_eq!(refused, REFUSED);
+    assert_eq!(corpus::refused(CORPUS, state::run), REFUSED);
 }
 
 #[test]
