@@ -8,6 +8,8 @@ use std::task::{Context, Poll};
 use libp2p::PeerId;
 use tokio::sync::mpsc;
 
+use super::state::Id;
+
 /// What a subscriber may leave unread. Beyond that new messages are dropped for it, and said so.
 pub const MAX_UNREAD_BYTES: usize = 64 * 1024 * 1024;
 
@@ -18,6 +20,7 @@ pub struct Message {
     pub peer: PeerId,
     /// What was published.
     pub bytes: Vec<u8>,
+    pub(super) id: Id,
     pub(super) topic: String,
     pub(super) nonce: Vec<u8>,
     /// To whom its publisher pushed it.
