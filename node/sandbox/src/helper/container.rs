@@ -29,6 +29,27 @@ const EXIT_NOT_EXECUTABLE: i32 = 126;
 /// A shell's code for a command that isn't there.
 pub const EXIT_NOT_FOUND: i32 = 127;
 
+/// What a whole `/proc` hides, and what nobody writes there: as in every container runtime.
+const MASKED: &[&str] = &[
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/kmsg",
+];
+const READ_ONLY: &[&str] = &[
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
 /// Where containers of one job are made.
 pub struct Maker {
     command: Command,
@@ -188,36 +209,15 @@ fn library(error: libcontainer::error::LibcontainerError) -> Failure {
 
 /// The container's configuration in the form of the OCI runtime specification.
 fn spec(job: &Job, places: &Places) -> serde_json::Value {
-    // A dapp sees its own processes there and nothing of the machine, on which its answers must not depend. Builds ask how
-    // many processors there are, and how much memory.
-    let (proc, masked, readonly) = match job.profile {
-        Profile::Dapp => (
-            &["nosuid", "noexec", "nodev", "subset=pid"][..],
-            &[][..],
-            &[][..],
-        ),
-        Profile::Build => (
-            &["nosuid", "noexec", "nodev"][..],
-            &[
-                "/proc/acpi",
-                "/proc/asound",
-                "/proc/kcore",
-                "/proc/keys",
-                "/proc/latency_stats",
-                "/proc/timer_list",
-                "/proc/timer_stats",
-                "/proc/sched_debug",
-                "/proc/scsi",
-                "/proc/kmsg",
-            ][..],
-            &[
-                "/proc/bus",
-                "/proc/fs",
-                "/proc/irq",
-                "/proc/sys",
-                "/proc/sysrq-trigger",
-            ][..],
-        ),
+    let mut proc = vec!["nosuid", "noexec", "nodev"];
+    let (masked, readonly): (&[&str], &[&str]) = match job.profile {
+        // A dapp sees its own processes there and nothing of the machine, on which its answers must not depend.
+        Profile::Dapp => {
+            proc.push("subset=pid");
+            (&[], &[])
+        }
+        // Builds ask how many processors there are, and how much memory.
+        Profile::Build => (MASKED, READ_ONLY),
     };
     let mut mounts = vec![
         json!({ "destination": "/proc", "type": "proc", "source": "proc", "options": proc }),
