@@ -82,6 +82,7 @@ fn allow_open_files() {
 
 /// Runs a node until it is told to stop.
 pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
+    trim::bound();
     allow_open_files();
     let home = Home::new(options.home);
     home.create()?;
