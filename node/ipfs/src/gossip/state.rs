@@ -11,8 +11,9 @@ use super::subscription::{Message, Subscriber};
 
 /// How long a message is offered to peers that connect, and handed to those who ask.
 const OFFER_TIME: Duration = Duration::from_secs(20);
-/// Most bytes that are kept for that.
-pub const MAX_OFFERED_BYTES: usize = 32 * 1024 * 1024;
+/// Most bytes that are kept for that: seconds of a chain under full load, for which a board has memory. Who comes later
+/// asks for lanes.
+pub const MAX_OFFERED_BYTES: usize = 8 * 1024 * 1024;
 
 /// How long an id is remembered, so that an echo is not taken for news.
 const SEEN_TIME: Duration = Duration::from_secs(120);

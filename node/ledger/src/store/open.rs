@@ -326,7 +326,8 @@ fn borrow(path: &Path, objects: &Path) -> Result<(), StoreError> {
 
 /// Opens exactly this folder: no search in parents, no configuration of the user.
 pub(super) fn open_repository(path: &Path) -> Result<git2::Repository, StoreError> {
-    // Of what it has read libgit2 would keep up to a quarter of a gigabyte; a ledger reads most objects once.
+    // Of what it has read libgit2 would keep up to a quarter of a gigabyte; a ledger reads most objects once. Its windows
+    // into packs stay as they are: with small ones its indexer refuses good packs.
     git2::opts::enable_caching(false);
     let none: [&str; 0] = [];
     let repo = git2::Repository::open_ext(path, git2::RepositoryOpenFlags::NO_SEARCH, none)?;
