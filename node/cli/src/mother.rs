@@ -51,13 +51,7 @@ pub fn fetch_history(
             .args(["init", "--quiet", "--bare", "--object-format=sha256", "--"])
             .arg(path))?;
         if let Some(known) = known {
-            let objects = known.join("objects").canonicalize()?;
-            let mut line = objects.into_os_string();
-            line.push("\n");
-            let info = path.join("objects").join("info");
-            std::fs::create_dir_all(&info)
-                .and_then(|()| std::fs::write(info.join("alternates"), line.as_encoded_bytes()))
-                .context("naming the objects that are here")?;
+            instar_ledger::store::borrow(path, known)?;
         }
     }
     let url = format!("{}/ledger.git", client.base());

@@ -9,15 +9,19 @@ mod base;
 mod blocks;
 mod flush;
 mod lanes;
+mod lend;
 mod maintain;
 mod objects;
 mod open;
+mod prune;
 mod slices;
 mod sync;
 
 pub use base::{BaseCommit, GENESIS_REF};
 pub use flush::{FLUSH_BYTES, FLUSH_EVERY, FLUSH_OBJECTS};
+pub use lend::{borrow, borrowers};
 pub use maintain::{MAX_PACKS, MaintainReport, PACK_GRACE, TIP_KEPT, maintain, maintain_with};
+pub use prune::{Merged, Pruned, Pruning};
 pub use slices::has_commit;
 pub use sync::Imported;
 

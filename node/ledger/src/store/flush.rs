@@ -30,7 +30,6 @@ impl Store {
         // In this order, so that a crash between two steps leaves a store that the journal can bring forward: objects,
         // the list of heights, refs to objects that are there, and only then an empty journal.
         let tip = self.tip_objects()?;
-        let tip_id = tip.as_ref().map(|objects| objects[0].id);
         let writer = self.writer()?;
         writer.flushed_at = Instant::now();
         let fresh = writer.heights_on_disk == 0;
@@ -52,19 +51,7 @@ impl Store {
             self.maintain_if_due();
         }
         blocks::store_heights(&path, &self.trunk, on_disk)?;
-        let mut refs: BTreeMap<String, Oid> = self
-            .lanes
-            .iter()
-            .map(|(lane, (head, _))| (lane.ref_name(), *head))
-            .collect();
-        refs.insert(TRUNK_REF.into(), self.head().1);
-        if self.first > 0 {
-            refs.insert(GENESIS_REF.into(), self.chain.into());
-        }
-        if let Some(tip) = tip_id {
-            refs.insert(TIP_REF.into(), tip);
-        }
-        write_packed_refs(&path, &refs)?;
+        self.write_refs(self.first > 0)?;
         let heights = self.trunk.len();
         let writer = self.writer()?;
         writer.heights_on_disk = heights;
@@ -72,6 +59,23 @@ impl Store {
             .journal
             .reset()
             .map_err(io_error("starting the journal over"))
+    }
+
+    /// Replaces all refs, with the branch for genesis or without.
+    pub(super) fn write_refs(&self, genesis: bool) -> Result<(), StoreError> {
+        let mut refs: BTreeMap<String, Oid> = self
+            .lanes
+            .iter()
+            .map(|(lane, (head, _))| (lane.ref_name(), *head))
+            .collect();
+        refs.insert(TRUNK_REF.into(), self.head().1);
+        if genesis {
+            refs.insert(GENESIS_REF.into(), self.chain.into());
+        }
+        if let Some([tip, ..]) = self.tip_objects()? {
+            refs.insert(TIP_REF.into(), tip.id);
+        }
+        write_packed_refs(&self.path, &refs)
     }
 
     /// Begins maintenance in the background when enough packs were written. It is no error if it can't be: git's packs

@@ -261,6 +261,11 @@ impl Store {
         self.verified.borrow_mut().insert(commit);
     }
 
+    /// What is remembered counts as being there; after something went, nothing does.
+    pub(super) fn forget_verified(&self) {
+        *self.verified.borrow_mut() = Verified::default();
+    }
+
     /// A lane commit without its entries.
     pub fn signed_lane_commit(&self, id: &Oid) -> Result<SignedLaneCommit, StoreError> {
         let bytes = self.objects.read(id, Kind::Commit)?;

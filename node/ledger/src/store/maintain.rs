@@ -47,6 +47,14 @@ struct Pack {
     objects: Vec<Oid>,
 }
 
+/// The packs of a repository, without those that wait for their grace to end.
+pub(super) struct Packs {
+    doomed_dir: PathBuf,
+    packs_dir: PathBuf,
+    private: PathBuf,
+    all: Vec<Pack>,
+}
+
 /// Rolls small packs up when there are more than [`MAX_PACKS`]. Safe beside readers and beside the writing process;
 /// a second call at the same time does nothing.
 pub fn maintain(path: &Path) -> Result<MaintainReport, StoreError> {
@@ -60,47 +68,111 @@ pub fn maintain_with(
     grace: Duration,
     tip_kept: Duration,
 ) -> Result<MaintainReport, StoreError> {
-    let private = path.join(PRIVATE_DIR);
-    let lock = File::create(private.join("maintain.lock")).map_err(io_error("opening the lock"))?;
     let mut report = MaintainReport::default();
+    let lock = lock(path)?;
     if lock.try_lock().is_err() {
         return Ok(report);
     }
-    let doomed_dir = private.join("doomed");
-    fs::create_dir_all(&doomed_dir).map_err(io_error("making a folder for old packs"))?;
-    let packs_dir = path.join("objects").join("pack");
-    let doomed = bury(&doomed_dir, &packs_dir, grace, &mut report)?;
-    let mut packs: Vec<Pack> = list(&packs_dir)?
-        .into_iter()
-        .filter(|name| !doomed.contains(name))
-        .map(|name| {
-            let objects = index_ids(&packs_dir.join(format!("{name}.idx")))?;
-            Ok(Pack { name, objects })
-        })
-        .collect::<Result<_, StoreError>>()?;
-    report.packs = packs.len();
-    if packs.len() <= max_packs {
+    let mut packs = Packs::of(path, grace, &mut report)?;
+    report.packs = packs.all.len();
+    if packs.all.len() <= max_packs {
         return Ok(report);
     }
-    packs.sort_by(|a, b| (a.objects.len(), &a.name).cmp(&(b.objects.len(), &b.name)));
-    packs.truncate(to_roll_up(&packs));
-    let names = roll_up_list(path, &packs_dir, &packs, tip_kept, &mut report)?;
-    let expected: BTreeSet<Oid> = names.iter().map(|(id, _)| *id).collect();
-    let new = pack_objects(path, &private, &packs_dir, &names)?;
-    let got = index_ids(&packs_dir.join(format!("{new}.idx")))?;
-    // Nothing is given up before the new pack is seen to have it.
-    if !got.iter().copied().eq(expected.iter().copied()) {
-        return Err(StoreError::NotALedger {
-            path: path.into(),
-            why: format!("{new} does not hold what it was made of"),
-        });
-    }
-    for pack in packs.iter().filter(|pack| pack.name != new) {
-        File::create(doomed_dir.join(&pack.name)).map_err(io_error("marking an old pack"))?;
-        report.rolled_up += 1;
-    }
-    report.packs = report.packs + 1 - packs.len();
+    packs
+        .all
+        .sort_by(|a, b| (a.objects.len(), &a.name).cmp(&(b.objects.len(), &b.name)));
+    let some: Vec<&Pack> = packs.all[..to_roll_up(&packs.all)].iter().collect();
+    let names = roll_up_list(path, &packs.packs_dir, &some, tip_kept, &mut report)?;
+    report.rolled_up = packs.replace(path, &some, &names)?;
+    report.packs = report.packs + 1 - some.len();
     Ok(report)
+}
+
+/// What whoever writes packs anew has to lock.
+pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
+    File::create(path.join(PRIVATE_DIR).join("maintain.lock")).map_err(io_error("opening the lock"))
+}
+
+impl Packs {
+    /// Removes those whose grace is over, and reads the ids of the others.
+    pub fn of(
+        path: &Path,
+        grace: Duration,
+        report: &mut MaintainReport,
+    ) -> Result<Self, StoreError> {
+        let private = path.join(PRIVATE_DIR);
+        let doomed_dir = private.join("doomed");
+        fs::create_dir_all(&doomed_dir).map_err(io_error("making a folder for old packs"))?;
+        let packs_dir = path.join("objects").join("pack");
+        let doomed = bury(&doomed_dir, &packs_dir, grace, report)?;
+        let all = list(&packs_dir)?
+            .into_iter()
+            .filter(|name| !doomed.contains(name))
+            .map(|name| {
+                let objects = index_ids(&packs_dir.join(format!("{name}.idx")))?;
+                Ok(Pack { name, objects })
+            })
+            .collect::<Result<_, StoreError>>()?;
+        Ok(Self {
+            doomed_dir,
+            packs_dir,
+            private,
+            all,
+        })
+    }
+
+    /// All objects; one that stands in two packs comes twice.
+    pub fn objects(&self) -> impl Iterator<Item = &Oid> {
+        self.all.iter().flat_map(|pack| &pack.objects)
+    }
+
+    /// Writes those packs anew, as one, that have something of what is `dead`, and without that. Says how many those were.
+    pub fn without(
+        &self,
+        path: &Path,
+        dead: impl Fn(&Oid) -> bool,
+        tip_kept: Duration,
+    ) -> Result<usize, StoreError> {
+        let has_dead = |pack: &&Pack| pack.objects.iter().any(&dead);
+        let some: Vec<&Pack> = self.all.iter().filter(has_dead).collect();
+        let report = &mut MaintainReport::default();
+        let mut names = roll_up_list(path, &self.packs_dir, &some, tip_kept, report)?;
+        names.retain(|(id, _)| !dead(id));
+        self.replace(path, &some, &names)
+    }
+
+    /// Puts one new pack of these objects beside some packs, and dooms those.
+    fn replace(
+        &self,
+        path: &Path,
+        packs: &[&Pack],
+        names: &[(Oid, String)],
+    ) -> Result<usize, StoreError> {
+        let mut new = None;
+        if !names.is_empty() {
+            let name = pack_objects(path, &self.private, &self.packs_dir, names)?;
+            let got = index_ids(&self.packs_dir.join(format!("{name}.idx")))?;
+            // Nothing is given up before the new pack is seen to have it.
+            let expected: BTreeSet<Oid> = names.iter().map(|(id, _)| *id).collect();
+            if !got.iter().copied().eq(expected) {
+                return Err(StoreError::NotALedger {
+                    path: path.into(),
+                    why: format!("{name} does not hold what it was made of"),
+                });
+            }
+            new = Some(name);
+        }
+        let mut replaced = 0;
+        for pack in packs {
+            if Some(&pack.name) == new.as_ref() {
+                continue;
+            }
+            File::create(self.doomed_dir.join(&pack.name))
+                .map_err(io_error("marking an old pack"))?;
+            replaced += 1;
+        }
+        Ok(replaced)
+    }
 }
 
 /// How many of the packs, smallest first, are rolled up: sizes then grow geometrically, so that an object is packed
@@ -194,7 +266,7 @@ fn index_ids(path: &Path) -> Result<Vec<Oid>, StoreError> {
 fn roll_up_list(
     path: &Path,
     packs_dir: &Path,
-    packs: &[Pack],
+    packs: &[&Pack],
     tip_kept: Duration,
     report: &mut MaintainReport,
 ) -> Result<Vec<(Oid, String)>, StoreError> {

@@ -12,7 +12,7 @@ use super::{
     GENESIS_REF, MAX_PACKS, OpenOptions, PRIVATE_DIR, Store, StoreError, TIP_REF, TRUNK_REF,
     Writer, io_error,
 };
-use super::{base, blocks, flush, lanes};
+use super::{base, blocks, flush, lanes, lend};
 use crate::certificate::Certificate;
 use crate::genesis::Genesis;
 use crate::grammar::{self, Kind};
@@ -42,7 +42,7 @@ impl Store {
         let chain = ChainId::from(objects[0].id);
         // Looked for first, so that nothing is left behind where it is missing.
         let mother = match &genesis.fork {
-            Some(fork) => Some(objects_of_mother(options.mother.as_deref(), &fork.block())?),
+            Some(fork) => Some(mother_with(options.mother.as_deref(), &fork.block())?),
             None => None,
         };
         fs::create_dir_all(path).map_err(io_error(format!("making {}", path.display())))?;
@@ -66,7 +66,7 @@ impl Store {
         // A clone over stateless HTTP may ask for a tip that has moved on since it was advertised.
         config.set_bool("uploadpack.allowAnySHA1InWant", true)?;
         if let Some(mother) = &mother {
-            borrow(path, mother)?;
+            lend::borrow(path, mother)?;
         }
         fs::create_dir(path.join(PRIVATE_DIR)).map_err(io_error("making the private folder"))?;
         let mut store = Self {
@@ -102,6 +102,7 @@ impl Store {
         }
         let (writer, records) = open_writer(path, options)?;
         flush::remove_temporary(path)?;
+        lend::tell_again(path);
         let refs = flush::read_packed_refs(path)?;
         let objects = Objects::new(open_repository(path)?);
         let trunk_head = *refs
@@ -295,8 +296,8 @@ fn open_writer(path: &Path, options: &OpenOptions) -> Result<(Writer, Records), 
     Ok((writer, records))
 }
 
-/// The folder with the mother's objects, in which the block is that the fork stands on.
-fn objects_of_mother(mother: Option<&Path>, block: &Oid) -> Result<PathBuf, StoreError> {
+/// The mother's repository, in which the block is that the fork stands on.
+fn mother_with(mother: Option<&Path>, block: &Oid) -> Result<PathBuf, StoreError> {
     let missing = || StoreError::NoMother {
         block: *block,
         path: mother.unwrap_or(Path::new("any named repository")).into(),
@@ -306,22 +307,11 @@ fn objects_of_mother(mother: Option<&Path>, block: &Oid) -> Result<PathBuf, Stor
     if repo.is_shallow() {
         return Err(missing());
     }
-    let objects = repo.path().join("objects").canonicalize();
+    let path = repo.path().to_owned();
     Objects::new(repo)
         .read(block, Kind::Commit)
         .map_err(|_| missing())?;
-    objects.map_err(io_error("finding the mother's objects"))
-}
-
-/// Lets a fork's repository read the mother's objects where they are, as `git clone --shared` does (gitrepository-layout,
-/// `objects/info/alternates`).
-fn borrow(path: &Path, objects: &Path) -> Result<(), StoreError> {
-    let info = path.join("objects").join("info");
-    let mut line = objects.as_os_str().to_owned();
-    line.push("\n");
-    fs::create_dir_all(&info)
-        .and_then(|()| fs::write(info.join("alternates"), line.as_encoded_bytes()))
-        .map_err(io_error("naming the mother's objects"))
+    Ok(path)
 }
 
 /// Opens exactly this folder: no search in parents, no configuration of the user.
