@@ -83,6 +83,7 @@ fn found(dir: &Path) -> (Home, SocketAddr) {
         peers: Vec::new(),
         follow: Vec::new(),
         states_kept: STATES_KEPT,
+        history_kept: None,
         snapshot_every: 0,
     };
     home.write_config(&config).unwrap();

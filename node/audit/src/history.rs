@@ -142,8 +142,8 @@ impl History {
             let commit = objects.read(&id, Kind::Commit).map_err(|e| match e {
                 ObjectError::Missing { .. } if objects.is_shallow() => at.wrong(
                     "clone-shallow",
-                    "the clone is shallow and begins after this block: it comes from a node that came by a \
-                     snapshot, or was made with --depth; clone the ledger of an archive",
+                    "the clone is shallow and begins after this block: it comes from a node that is no \
+                     archive, or was made with --depth; clone the ledger of an archive",
                 ),
                 e => at.unread(&e),
             })?;

@@ -94,7 +94,8 @@ impl Objects {
         Self::open(&self.path)
     }
 
-    /// Whether it begins in the middle of the chain, as the ledger of a node that came by a snapshot does.
+    /// Whether it begins in the middle of the chain, as the ledger of a node that is no archive does sooner or
+    /// later.
     pub fn is_shallow(&self) -> bool {
         self.repo.is_shallow()
     }

@@ -71,7 +71,7 @@ fn git(command: &mut Command) -> Result<()> {
         .context("git can't be run")?;
     ensure!(
         status.success(),
-        "git could not bring the history; a node that came by a snapshot does not have it, an archive has"
+        "git could not bring the history; a node keeps its newest blocks only, an archive has all"
     );
     Ok(())
 }

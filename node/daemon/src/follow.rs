@@ -73,7 +73,7 @@ impl Upstream {
             200 => {}
             404 => return Ok(Vec::new()),
             status => {
-                // A node that came by a snapshot says here where its history begins.
+                // A node that does not have it any more says here where its history begins.
                 let mut said = String::new();
                 let _ = response
                     .body_mut()

@@ -8,7 +8,7 @@
 //! mother.git       of a fork: its mother's history, unless that is read from elsewhere
 //! mother.state     of a fork: its mother's state where it begins, for those who join later
 //! state.redb       the authenticated state
-//! base.json        what a node that came by a snapshot began with
+//! base.json        what the history begins with, if not with genesis
 //! joining/         a snapshot that is on its way
 //! snapshots/       lists of the snapshots that this node offers; can be deleted
 //! index.redb       where each entry's receipt stands; can be deleted, is made again
@@ -40,6 +40,10 @@ const MAX_CONFIG_BYTES: u64 = 256 << 10;
 pub const SNAPSHOT_EVERY: u64 = 1_024;
 /// Heights whose state can still be read: rehearsals and certificates look back a few blocks, readers a little more.
 pub const STATES_KEPT: u64 = 1_024;
+/// Blocks that are kept: days of a chain that is used, and more than ten of one that only beats.
+pub const HISTORY_KEPT: u64 = 100_000;
+/// So many times the distance of two snapshots are kept at least.
+const SNAPSHOTS_OF_HISTORY: u64 = 3;
 /// The shortest window: what a vote, a rehearsal and a snapshot under way look back at.
 pub const MIN_STATES_KEPT: u64 = 64;
 
@@ -101,9 +105,30 @@ pub struct NodeConfig {
     /// Heights whose state can still be read, at least [`MIN_STATES_KEPT`]; 0 keeps all, as an archive does.
     #[serde(default = "states_kept")]
     pub states_kept: u64,
+    /// Blocks that this node keeps, with all that they merged; older ones go. 0 keeps all, as an archive does. Unless said,
+    /// [`HISTORY_KEPT`], and all where all states are kept. At least `states_kept`, and three times `snapshot_every`: who
+    /// joins by a snapshot of this node goes on with its blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history_kept: Option<u64>,
     /// Blocks between two snapshots that this node makes and offers; 0 makes none.
     #[serde(default = "snapshot_every")]
     pub snapshot_every: u64,
+}
+
+impl NodeConfig {
+    /// How many blocks are kept; 0: all.
+    pub fn history(&self) -> u64 {
+        match self.history_kept {
+            Some(kept) => kept,
+            None if self.states_kept == 0 => 0,
+            None => HISTORY_KEPT.max(self.least_history()),
+        }
+    }
+
+    fn least_history(&self) -> u64 {
+        let of_snapshots = self.snapshot_every.saturating_mul(SNAPSHOTS_OF_HISTORY);
+        of_snapshots.max(self.states_kept).max(MIN_STATES_KEPT)
+    }
 }
 
 fn states_kept() -> u64 {
@@ -198,7 +223,7 @@ impl Home {
     pub fn state(&self) -> PathBuf {
         self.0.join("state.redb")
     }
-    /// What the node began with, if it came by a snapshot.
+    /// What the node's history begins with, if not with genesis.
     pub fn base(&self) -> PathBuf {
         self.0.join("base.json")
     }
@@ -280,6 +305,15 @@ impl Home {
                 config.states_kept
             )));
         }
+        let least = config.least_history();
+        if let Some(kept) = config.history_kept
+            && (1..least).contains(&kept)
+        {
+            return Err(bad(format!(
+                "history_kept is {kept}, at least {least} are needed: states_kept, and {SNAPSHOTS_OF_HISTORY} times \
+                 snapshot_every; 0 keeps all"
+            )));
+        }
         Ok(config)
     }
 
@@ -332,5 +366,52 @@ impl Home {
             path,
             why: e.to_string(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(more: &str) -> Result<NodeConfig, HomeError> {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path());
+        let text = format!(
+            r#"{{"name":"n","http":"127.0.0.1:1","consensus":"/ip4/127.0.0.1/tcp/1","data":"/ip4/127.0.0.1/tcp/2","peers":[]{more}}}"#
+        );
+        fs::write(home.config_file(), text).unwrap();
+        home.config()
+    }
+
+    #[test]
+    fn an_archive_keeps_all_and_others_at_least_what_they_offer() {
+        let kept = |more| config(more).unwrap().history();
+        assert_eq!(kept(""), HISTORY_KEPT);
+        assert_eq!(
+            kept(r#","states_kept":0"#),
+            0,
+            "as archives of before have it"
+        );
+        assert_eq!(kept(r#","history_kept":0"#), 0);
+        assert_eq!(kept(r#","history_kept":3072"#), 3072);
+        // A default is no reason for a node not to start.
+        assert_eq!(kept(r#","snapshot_every":50000"#), 150_000);
+        for (more, least) in [
+            (r#","history_kept":3071"#, 3072),
+            (
+                r#","history_kept":1,"snapshot_every":0,"states_kept":64"#,
+                64,
+            ),
+            (
+                r#","history_kept":99,"snapshot_every":10,"states_kept":100"#,
+                100,
+            ),
+        ] {
+            let why = config(more).unwrap_err().to_string();
+            assert!(
+                why.contains(&format!("at least {least} are needed")),
+                "{why}"
+            );
+        }
     }
 }

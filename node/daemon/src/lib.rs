@@ -23,6 +23,7 @@ mod host;
 mod index;
 mod metrics;
 mod node;
+mod prune;
 mod supervised;
 mod trim;
 mod upgrade;

@@ -272,7 +272,17 @@ impl Node {
                     "entry {id} is indexed at height {height}, where the ledger has no receipt of it; delete index.redb, it is made again"
                 ))
             };
-            let block = block.ok_or_else(lost)?;
+            let block = match block {
+                Some(block) => block,
+                None if height < core.first_height() => {
+                    return Err(CoreError::Before {
+                        what: format!("entry {id}"),
+                        height,
+                        first: core.first_height(),
+                    });
+                }
+                None => return Err(lost()),
+            };
             let at = usize::try_from(position).map_err(|_| lost())?;
             match block.receipts.into_iter().nth(at) {
                 Some(ReceiptLine::Entry(receipt)) => Ok(Some(ReceiptAnswer {

@@ -17,7 +17,7 @@ use crate::home::{Home, HomeError};
 use crate::node::{MAX_QUEUE, Node, Shared};
 use crate::snapshots::{self, Snapshots};
 use crate::watchdog::{self, Signs};
-use crate::{announce, api, follow, fresh, gossip, host, supervised, trim, upgrade};
+use crate::{announce, api, follow, fresh, gossip, host, prune, supervised, trim, upgrade};
 
 /// What a node is started with.
 pub struct NodeOptions {
@@ -171,6 +171,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     }
     tasks.spawn(snapshots::snapshot_loop(Arc::clone(&node)));
     tasks.spawn(watchdog::turn(Arc::clone(&node)));
+    tasks.spawn(prune::prune_loop(Arc::clone(&node)));
     tasks.spawn(trim::trim_loop());
     let (events, told) = mpsc::channel(watchdog::MAX_EVENTS);
     tasks.spawn(watchdog::count(Arc::clone(&node), told));

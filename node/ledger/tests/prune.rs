@@ -81,9 +81,16 @@ fn what_was_merged_at_each_height_is_found_by_walking_back() {
 #[test]
 fn a_ledger_lets_go_and_goes_on() {
     let mut net = Net::new(4);
-    for _ in 0..9 {
+    for _ in 0..3 {
         net.round(2);
     }
+    net.stores[0].flush().unwrap();
+    let early = clone_of(net.dir.path(), &net.stores[0], "early");
+    for _ in 0..6 {
+        net.round(2);
+    }
+    net.stores[0].flush().unwrap();
+    let recent = clone_of(net.dir.path(), &net.stores[0], "recent");
     // What is in a lane and in no block yet stays.
     let waiting = net.append(0, 3);
     let path = net.stores[0].path().to_owned();
@@ -164,6 +171,19 @@ fn a_ledger_lets_go_and_goes_on() {
         store.finalize(&block, &certificate).unwrap();
     }
     net.round(1);
+    // A clone goes on that has the block where it begins now; an older one is told that it can't, and stays whole.
+    net.stores[0].flush().unwrap();
+    git(&recent, &["fetch", "-q", "origin"]).unwrap();
+    clean(&recent);
+    let reader = Store::open_clone(&recent).unwrap();
+    assert_eq!((reader.base(), reader.head()), (None, net.stores[0].head()));
+    let fetched = git(&early, &["fetch", "origin"]).unwrap();
+    assert!(
+        fetched.contains("rejected") && fetched.contains("shallow"),
+        "{fetched}"
+    );
+    assert_eq!(Store::open_clone(&early).unwrap().head().0, 3);
+    clean(&early);
     // And once more, from where it begins now.
     at = merged(&net.stores[0]);
     let pruning = plan(&mut net.stores[0], &at, 10);

@@ -67,6 +67,7 @@ pub fn lay_out(dir: &Path, names: &[String]) -> Result<Vec<Validator>> {
             peers: (0..names.len()).filter(|j| *j != i).map(address).collect(),
             follow: Vec::new(),
             states_kept: STATES_KEPT,
+            history_kept: None,
             snapshot_every: SNAPSHOT_EVERY,
         })?;
         validators.push(Validator {

@@ -103,7 +103,7 @@ fn words(s: &Status) -> String {
     }
     if s.history_from > 1 {
         text += &format!(
-            "\nhistory  from block {} on: this node came by a snapshot",
+            "\nhistory  from block {} on; an archive has all",
             s.history_from
         );
     }

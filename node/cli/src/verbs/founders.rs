@@ -30,6 +30,9 @@ pub struct Founders {
     /// Go on only if this is the new chain's id
     #[arg(long, value_name = "CHAIN")]
     pub id: Option<ChainId>,
+    /// Keep every state and every block, for auditors and for those who join by replaying; a chain needs one or two such
+    #[arg(long)]
+    pub archive: bool,
 }
 
 /// The same, read.
@@ -82,7 +85,32 @@ impl Founders {
 
     /// The node's configuration.
     pub fn config(&self, founding: &Founding) -> NodeConfig {
-        config(self.http, &founding.own, &founding.validators)
+        let Founding {
+            own, validators, ..
+        } = founding;
+        NodeConfig {
+            auto_vote: AutoVoteSetting::OwnBuild,
+            name: own.name.clone(),
+            http: self.http,
+            consensus: own.consensus.clone(),
+            data: own.data.clone(),
+            delta_patience_s: 0,
+            dht: None,
+            stuck_after_s: instar_node::watchdog::DEFAULT_STUCK_S,
+            peers: validators
+                .iter()
+                .filter(|v| v.keys != own.keys)
+                .map(|v| PeerAddress {
+                    name: v.name.clone(),
+                    consensus: v.consensus.clone(),
+                    data: v.data.clone(),
+                })
+                .collect(),
+            follow: Vec::new(),
+            states_kept: if self.archive { 0 } else { STATES_KEPT },
+            history_kept: self.archive.then_some(0),
+            snapshot_every: SNAPSHOT_EVERY,
+        }
     }
 }
 
@@ -113,29 +141,4 @@ pub(super) fn admitted(dirs: &[PathBuf], home: &Path) -> Result<Vec<Admitted>> {
         )?);
     }
     Ok(admitted)
-}
-
-fn config(http: SocketAddr, own: &PublicValidator, validators: &[PublicValidator]) -> NodeConfig {
-    NodeConfig {
-        auto_vote: AutoVoteSetting::OwnBuild,
-        name: own.name.clone(),
-        http,
-        consensus: own.consensus.clone(),
-        data: own.data.clone(),
-        delta_patience_s: 0,
-        dht: None,
-        stuck_after_s: instar_node::watchdog::DEFAULT_STUCK_S,
-        peers: validators
-            .iter()
-            .filter(|v| v.keys != own.keys)
-            .map(|v| PeerAddress {
-                name: v.name.clone(),
-                consensus: v.consensus.clone(),
-                data: v.data.clone(),
-            })
-            .collect(),
-        follow: Vec::new(),
-        states_kept: STATES_KEPT,
-        snapshot_every: SNAPSHOT_EVERY,
-    }
 }

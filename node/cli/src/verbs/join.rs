@@ -48,7 +48,7 @@ pub struct Args {
     /// wrote
     #[arg(long, value_name = "HEIGHT:ID|FILE", conflicts_with = "archive")]
     checkpoint: Option<CheckpointArg>,
-    /// Replay the whole chain from genesis, and keep every state
+    /// Replay the whole chain from genesis, and keep every state and every block
     #[arg(long)]
     archive: bool,
     /// The new home; keys that `instar key new --home` made there are kept
@@ -100,6 +100,7 @@ pub fn run(args: &Args) -> Result<()> {
         peers,
         follow: args.url.clone(),
         states_kept: if args.archive { 0 } else { STATES_KEPT },
+        history_kept: args.archive.then_some(0),
         snapshot_every: SNAPSHOT_EVERY,
     })?;
     let joined = begin(args, &home, &genesis, &url)?;

@@ -49,7 +49,7 @@ impl Refused {
     /// What was here once, or never will be: history from before this node began.
     pub(crate) fn gone(what: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::GONE, what)
-            .hint("this node came by a snapshot; an archive has the whole chain (`instar chain join --archive`)")
+            .hint("an archive has the whole chain (`instar chain join --archive`)")
     }
     pub(crate) fn internal(what: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, what)
@@ -58,7 +58,10 @@ impl Refused {
 
 impl From<crate::core::CoreError> for Refused {
     fn from(e: crate::core::CoreError) -> Self {
-        Self::internal(e)
+        match e {
+            crate::core::CoreError::Before { .. } => Self::gone(e),
+            e => Self::internal(e),
+        }
     }
 }
 

@@ -62,7 +62,7 @@ pub(crate) async fn receipt(
             let base = node.with_core(|core| core.base().map(|b| b.height())).await;
             Err(match base {
                 Some(_) => refused.hint(
-                    "this node came by a snapshot and knows no receipts from before; an archive does",
+                    "this node's history does not begin with genesis, and an entry from before may be unknown here; an archive has all",
                 ),
                 None => refused,
             })

@@ -56,7 +56,8 @@ pub struct Status {
     pub head: Oid,
     /// Its time, milliseconds since 1970 by the proposers' clocks.
     pub time_ms: u64,
-    /// The first block that this node has with all that it merges: 1, or later if it came by a snapshot.
+    /// The first block that this node has with all that it merges: 1, or later if it came by a snapshot or let go of
+    /// older ones.
     pub history_from: u64,
     /// The lowest height whose state can be read here.
     pub states_from: u64,

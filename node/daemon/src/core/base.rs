@@ -1,7 +1,8 @@
-//! What a node that came by a snapshot began with: a certified header, and how its validators came to be.
+//! What a node begins with that came by a snapshot, or that let go of older blocks: a certified header, and how its
+//! validators came to be.
 //!
-//! Such a node has no block before the snapshot's. What certifies the first blocks after it, and what light checkers
-//! ask about the time before, stands in this file.
+//! Such a node has no block before that one. What certifies the first blocks after it, and what light checkers ask about
+//! the time before, stands in this file.
 
 use std::fs;
 use std::path::Path;
@@ -116,6 +117,12 @@ impl Base {
     /// Writes the file, all of it or nothing.
     pub fn write(&self, path: &Path) -> Result<(), CoreError> {
         let bytes = json::to_vec(self).map_err(ledger_error)?;
+        if bytes.len() > MAX_BASE_BYTES {
+            return Err(CoreError::Ledger(format!(
+                "the changes of the validators take {} bytes, and base.json has at most {MAX_BASE_BYTES}",
+                bytes.len()
+            )));
+        }
         write_whole(path, &bytes).map_err(ledger_error)
     }
 
@@ -126,7 +133,8 @@ impl Base {
     ) -> Result<Option<Self>, CoreError> {
         let base = Self::read(&home.base())?;
         let (says, has) = (base.as_ref().map(Self::height), ledger.base());
-        if says != has {
+        // The file is written first when older history goes, and says no less than it did.
+        if has > says {
             let from = |height: Option<u64>| match height {
                 Some(height) => format!("with block {height}"),
                 None => "with genesis".to_owned(),
@@ -254,6 +262,18 @@ mod tests {
         assert_eq!(after(15), Some(set(2)));
         assert_eq!(after(20), Some(set(3)));
         assert_eq!(base.known_from(), 15);
+    }
+
+    #[test]
+    fn the_file_may_say_more_than_the_ledger_needs() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path());
+        let (ledger, _) = instar_ledger::Store::create(&home.ledger(), &genesis()).unwrap();
+        assert_eq!(Base::of(&home, &ledger).unwrap(), None);
+        // A node was killed when it had written what stays of older blocks, and the blocks were still there.
+        let base = Base::new(None, vec![change(10, 2)], header(30, &set(2)));
+        base.write(&home.base()).unwrap();
+        assert_eq!(Base::of(&home, &ledger).unwrap(), Some(base));
     }
 
     #[test]

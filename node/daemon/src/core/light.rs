@@ -5,6 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 use instar_ledger::ValidatorSet;
 use instar_ledger::light::{Change, Changes, MAX_CHANGES, SignedHeader};
 
+use super::base::Base;
 use super::{Core, CoreError, ledger_error};
 use crate::api::types::KeyProof;
 
@@ -29,6 +30,8 @@ impl Core {
             .cloned()
             .collect();
         let room = MAX_CHANGES + 1 - changes.len();
+        // The index may know of those before too, and no header certifies them any more.
+        let after = after.max(self.base.as_ref().map_or(0, Base::height));
         for (height, validators) in self.index.changes(after, room)? {
             let Some(at) = self.signed_header(height)? else {
                 return Err(CoreError::Ledger(format!(

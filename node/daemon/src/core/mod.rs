@@ -11,6 +11,7 @@ mod lookup;
 pub mod open;
 pub(crate) mod own_lane;
 mod provisional;
+mod prune;
 mod serve;
 mod slices;
 
@@ -38,6 +39,16 @@ pub enum CoreError {
     /// The git store.
     #[error("the ledger: {0}")]
     Ledger(String),
+    /// Something of a block from before this node's history.
+    #[error("{what} is of block {height}; the history of this node begins with block {first}")]
+    Before {
+        /// What was asked for.
+        what: String,
+        /// Where it stands.
+        height: u64,
+        /// Where this node begins.
+        first: u64,
+    },
     /// The state store, or a value in it.
     #[error("the state: {0}")]
     State(#[from] StateError),
@@ -107,7 +118,7 @@ pub struct Core {
     pub(crate) state: Arc<StateStore>,
     pub(crate) dapps: Runtime,
     pub(crate) index: Index,
-    /// What this node began with, if it came by a snapshot.
+    /// What this node's history begins with, if it came by a snapshot or let go of what was before.
     pub(crate) base: Option<base::Base>,
     /// Heights whose state is kept; 0 keeps all.
     pub(crate) states_kept: u64,
@@ -179,7 +190,7 @@ impl Core {
         &mut self.dapps
     }
 
-    /// What this node began with, if it came by a snapshot.
+    /// What this node's history begins with, if it came by a snapshot or let go of what was before.
     pub fn base(&self) -> Option<&base::Base> {
         self.base.as_ref()
     }

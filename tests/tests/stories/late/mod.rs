@@ -2,6 +2,7 @@
 //! lie; it follows, answers as the others do, and becomes a validator.
 
 mod joins;
+mod prunes;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use super::operators::{done, instar, ports, text};
 use joins::{
     BEFORE_THE_KILL, joins_from_a_checkpoint, joins_past_a_kill_and_liars, others_who_lie_are_named,
 };
+use prunes::{KEPT, PRUNES, what_is_old_is_gone_where_little_is_kept};
 
 /// Enough for a state of several chunks.
 const ACCOUNTS: usize = 10_000;
@@ -30,8 +32,7 @@ const EVERY: u64 = 32;
 const LONG: u64 = 300;
 /// A chain of hundreds of blocks takes its time where compilers share the machine.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// The validator that keeps no more states than it must, and a height that it does not keep.
-const PRUNES: &str = "val-4";
+/// A height that nobody keeps who keeps no more than it must.
 const LONG_AGO: u64 = 100;
 /// Blocks that the new node follows.
 const FOLLOWED: u64 = 20;
@@ -102,6 +103,20 @@ impl Late {
     fn client(&self) -> Client {
         Client::new(&self.url, None)
     }
+
+    fn git(&self, args: &[&str]) -> String {
+        let output = Command::new("git")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .current_dir(&self.dir)
+            .args(args)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "git {args:?}: {said}{complaint}");
+        said + &complaint
+    }
 }
 
 fn facts(output: &Output) -> Value {
@@ -119,7 +134,7 @@ pub fn comes_late() {
             let offer = grow(stage);
             assert!(offer.chunks > BEFORE_THE_KILL as u64 + 2, "{offer:?}");
             let mut late = Late::new(dir.path());
-            old_states_are_gone_where_few_are_kept(stage);
+            what_is_old_is_gone_where_little_is_kept(stage, &late);
             joins_past_a_kill_and_liars(stage, &late, &offer);
             joins_from_a_checkpoint(stage, &late, &offer);
             others_who_lie_are_named(stage, &late, &offer);
@@ -143,6 +158,7 @@ fn grow(stage: &mut Stage<'_>) -> Offer {
         config.snapshot_every = EVERY;
         if config.name == PRUNES {
             config.states_kept = MIN_STATES_KEPT;
+            config.history_kept = Some(KEPT);
         }
     });
     let traffic = Traffic::start(stage.chain, stage.clients.clone(), 0, INTERVAL).unwrap();
@@ -176,28 +192,6 @@ fn grow(stage: &mut Stage<'_>) -> Offer {
         offer.bytes
     );
     offer
-}
-
-/// Each block still has its certificate everywhere; a state from long ago can be had of those who keep more.
-fn old_states_are_gone_where_few_are_kept(stage: &Stage<'_>) {
-    for (validator, client) in stage.validators.iter().zip(&stage.clients) {
-        let status = client.status().unwrap();
-        let old = client.find_bytes(&format!("/v1/state/{LONG_AGO}")).unwrap();
-        let kept = client.find_bytes(&format!("/v1/state/{}", status.height - 1));
-        assert!(kept.unwrap().is_some());
-        assert!(client.block(LONG_AGO).unwrap().is_some());
-        if validator.name == PRUNES {
-            assert!(status.states_from > LONG_AGO, "{status:?}");
-            assert!(
-                status.states_from + MIN_STATES_KEPT <= status.height,
-                "{status:?}"
-            );
-            assert!(old.is_none());
-        } else {
-            assert_eq!(status.states_from, 0);
-            assert!(old.is_some());
-        }
-    }
 }
 
 fn follows(stage: &Stage<'_>, late: &Late, offer: &Offer) {
@@ -295,19 +289,7 @@ fn has_no_history(stage: &Stage<'_>, late: &Late, offer: &Offer) {
 
     let clone = late.dir.join("clone");
     let ledger = format!("{}/ledger.git", late.url);
-    let git = |args: &[&str]| {
-        let output = Command::new("git")
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .current_dir(&late.dir)
-            .args(args)
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "git {args:?}: {said}{complaint}");
-        said + &complaint
-    };
+    let git = |args: &[&str]| late.git(args);
     git(&["clone", "-q", &ledger, text(&clone)]);
     assert_eq!(
         git(&["-C", text(&clone), "fsck", "--strict", "--no-progress"]),
