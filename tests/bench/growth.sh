@@ -9,7 +9,8 @@ cd "$(dirname "$0")/../.."
 check=no
 [ "${1:-}" = --check ] && { check=yes; shift; }
 command -v jq >/dev/null || { echo "growth: jq is missing (Debian: apt-get install jq)" >&2; exit 1; }
-# A block's own work and the node's own memory at the end (mapped files are the kernel's cache), beside those at the first point, in percent.
+# A block's own work and the node's own memory (the median at fifty entries a second; mapped files are the kernel's cache) at the
+# end, beside those at the first point, in percent.
 max_growth_percent=20
 max_idle_mib=80
 max_restart_s=5

@@ -13,6 +13,7 @@ mod lend;
 mod maintain;
 mod objects;
 mod open;
+mod packs;
 mod prune;
 mod slices;
 mod sync;

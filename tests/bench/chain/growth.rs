@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use instar::client::Client;
@@ -19,6 +20,8 @@ const FIRST: u64 = 10_000;
 const TOPIC: &str = "note";
 /// How long a chain of a million entries may take for anything.
 const PATIENCE: Duration = Duration::from_secs(3600);
+/// How often memory is looked at.
+const EACH: Duration = Duration::from_millis(250);
 /// After this long without entries a node counts as idle.
 const IDLE: Duration = Duration::from_secs(20);
 
@@ -34,7 +37,33 @@ fn resident_mib(pid: u32) -> Value {
 }
 
 fn node_mib(client: &Client) -> Value {
-    resident_mib(client.status().expect("the node answers").pid)
+    resident_mib(pid_of(client))
+}
+
+fn pid_of(client: &Client) -> u32 {
+    client.status().expect("the node answers").pid
+}
+
+/// A node's own memory in MiB while something goes on, each quarter of a second.
+fn own_mib_during<T>(pid: u32, what: impl FnOnce() -> T) -> (T, Vec<f64>) {
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut seen = Vec::new();
+            while !ended.load(Ordering::Relaxed) {
+                seen.extend(resident_mib(pid)["own"].as_f64());
+                std::thread::sleep(EACH);
+            }
+            seen
+        });
+        let done = what();
+        ended.store(true, Ordering::Relaxed);
+        (done, watch.join().expect("it only reads a file"))
+    })
+}
+
+fn most(seen: &[f64]) -> f64 {
+    seen.iter().copied().fold(0.0, f64::max)
 }
 
 fn seconds(since: Instant) -> f64 {
@@ -77,22 +106,31 @@ pub fn measure(stage: &mut Stage<'_>, entries: u64) -> Value {
     loop {
         stage.talk.title(&format!("{goal} entries"));
         let want = goal - done;
-        let full = load::part(
-            stage,
-            &mut signers,
-            |book, stage, signers, topic| {
-                load::fill(book, stage, signers, topic, |handed| handed < want);
-            },
-            TOPIC,
-        );
-        let slow = load::part(stage, &mut signers, trickle, TOPIC);
+        let pid = pid_of(&stage.clients[0]);
+        let (full, filling) = own_mib_during(pid, || {
+            load::part(
+                stage,
+                &mut signers,
+                |book, stage, signers, topic| {
+                    load::fill(book, stage, signers, topic, |handed| handed < want);
+                },
+                TOPIC,
+            )
+        });
+        let (slow, own) = own_mib_during(pid, || load::part(stage, &mut signers, trickle, TOPIC));
+        // What filling left behind is gone in the second half: messages are kept for twenty seconds.
+        let own = &own[own.len() / 2..];
+        let mut resident = node_mib(&stage.clients[0]);
+        resident["own"] = quantile(own, 0.5).into();
+        resident["own_most"] = most(own).into();
+        resident["own_most_filling"] = most(&filling).into();
         done = goal;
         points.push(json!({
             "entries": done,
             "final_ms_p50_at_50": quantile(&slow.times, 0.5).round(),
             "ms_a_block_at_50": slow.spent_ms,
             "ms_a_block_filling": full.spent_ms,
-            "resident_mib": node_mib(&stage.clients[0]),
+            "resident_mib": resident,
             "seconds_so_far": seconds(start).round(),
         }));
         if done >= entries {

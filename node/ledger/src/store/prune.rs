@@ -15,10 +15,11 @@ use instar_attest::ChainId;
 
 use super::base::read_shallow;
 use super::flush::{sync_dir, write_durably};
-use super::maintain::{self, MaintainReport, Packs};
+use super::maintain::rewrite_without;
 use super::objects::git_id;
 use super::open::open_repository;
-use super::{PACK_GRACE, PRIVATE_DIR, Store, StoreError, TIP_KEPT, io_error};
+use super::packs::{self, Packs};
+use super::{PACK_GRACE, PRIVATE_DIR, Store, StoreError, io_error};
 use crate::grammar::{self, Loose, SignedLaneCommit, files_of};
 use crate::lane::Lane;
 use crate::oid::Oid;
@@ -129,10 +130,10 @@ impl Pruning {
             height,
             head: reader.head().0,
         })?;
-        let lock = maintain::lock(&path)?;
+        let lock = packs::lock(&path)?;
         lock.lock().map_err(io_error("waiting for maintenance"))?;
         let mut pruning = Self {
-            packs: Packs::of(&path, PACK_GRACE, &mut MaintainReport::default())?,
+            packs: Packs::of(&path, PACK_GRACE)?.0,
             path,
             height,
             block,
@@ -245,9 +246,7 @@ impl Pruning {
 
     /// Writes those packs anew that have something that goes. Where this fails, nothing is lost: what was to go stays.
     pub fn carry_out(self) -> Result<Pruned, StoreError> {
-        let packs = self
-            .packs
-            .without(&self.path, |id| self.dead.contains(id), TIP_KEPT)?;
+        let packs = rewrite_without(&self.path, &self.packs, |id| self.dead.contains(id))?;
         Ok(Pruned {
             objects: self.dead.len(),
             packs,
