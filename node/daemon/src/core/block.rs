@@ -5,7 +5,8 @@ use std::sync::Arc;
 use instar_chain::merge::{self, Merges, Parent, Refusal, refuse};
 use instar_chain::{BlockInput, BlockOutput, StateError, apply_block, query};
 use instar_ledger::{
-    BlockDraft, Certificate, LaneCommit, LaneRange, Oid, ReceiptLine, Slice, ValidatorSet, receipt,
+    BlockDraft, Certificate, LaneCommit, LaneRange, Oid, ReceiptLine, Slice, StoreError,
+    ValidatorSet, receipt,
 };
 use instar_state::Computed;
 
@@ -142,7 +143,11 @@ impl Core {
         let due = query::forks_due(&view).map_err(CoreError::from)?;
         self.ledger
             .import_block(pack, MAX_BLOCK_PACK_BYTES, &due)
-            .map_err(|e| refuse("bad-pack", e.to_string()))?;
+            .map_err(|e| match e {
+                // A disk that is full says nothing of the proposer.
+                StoreError::Io { .. } => refuse("node-trouble", e.to_string()),
+                e => refuse("bad-pack", e.to_string()),
+            })?;
         let block = self
             .ledger
             .read_block(id)

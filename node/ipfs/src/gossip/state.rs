@@ -16,7 +16,7 @@ const OFFER_TIME: Duration = Duration::from_secs(20);
 pub const MAX_OFFERED_BYTES: usize = 8 * 1024 * 1024;
 
 /// How long an id is remembered, so that an echo is not taken for news.
-const SEEN_TIME: Duration = Duration::from_secs(120);
+const SEEN_TIME: Duration = Duration::from_secs(60);
 /// Most ids remembered.
 pub const MAX_SEEN: usize = 65_536;
 

@@ -1,6 +1,6 @@
 //! Lanes: appending to the own one, reading and moving all others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use instar_attest::{PublicKey, SecretKey, json};
@@ -20,8 +20,8 @@ use crate::oid::Oid;
 use crate::pack;
 use crate::sshsig;
 
-/// About how much memory verified lane commits may take.
-const REMEMBERED_BYTES: usize = 32 * 1024 * 1024;
+/// About how much memory verified lane commits may take: what came since a few blocks, under full load.
+const REMEMBERED_BYTES: usize = 16 * 1024 * 1024;
 /// About what an entry takes in memory; most are a few hundred bytes of JSON.
 const REMEMBERED_ENTRY_BYTES: usize = 2048;
 
@@ -29,20 +29,32 @@ const REMEMBERED_ENTRY_BYTES: usize = 2048;
 #[derive(Default)]
 pub(super) struct Verified {
     commits: HashMap<Oid, Arc<(LaneCommit, PublicKey)>>,
+    /// Oldest first: those are merged, and looked at no more.
+    order: VecDeque<Oid>,
     bytes: usize,
 }
 
 impl Verified {
     fn insert(&mut self, commit: Arc<(LaneCommit, PublicKey)>) {
-        let bytes = commit.0.entries.len() * REMEMBERED_ENTRY_BYTES;
-        // Forgetting everything at once is crude, cheap, and only costs a second check.
-        if self.bytes + bytes > REMEMBERED_BYTES {
-            self.commits.clear();
-            self.bytes = 0;
+        let id = commit.0.id;
+        self.bytes += bytes_of(&commit.0);
+        if let Some(known) = self.commits.insert(id, commit) {
+            self.bytes -= bytes_of(&known.0);
+            return;
         }
-        self.bytes += bytes;
-        self.commits.insert(commit.0.id, commit);
+        self.order.push_back(id);
+        // To forget one only costs a second check. The newest stays, however large.
+        while self.bytes > REMEMBERED_BYTES && self.order.len() > 1 {
+            let oldest = self.order.pop_front();
+            if let Some(gone) = oldest.and_then(|id| self.commits.remove(&id)) {
+                self.bytes -= bytes_of(&gone.0);
+            }
+        }
     }
+}
+
+fn bytes_of(commit: &LaneCommit) -> usize {
+    (commit.entries.len() + 1) * REMEMBERED_ENTRY_BYTES
 }
 
 #[derive(Serialize, Deserialize)]
