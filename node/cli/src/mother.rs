@@ -50,7 +50,8 @@ pub fn fetch_history(
         git(Command::new("git")
             .args(["init", "--quiet", "--bare", "--object-format=sha256", "--"])
             .arg(path))?;
-        if let Some(known) = known {
+        // Of a ledger that begins later git would believe that it has all of its past.
+        if let Some(known) = known.filter(|known| !known.join("shallow").exists()) {
             instar_ledger::store::borrow(path, known)?;
         }
     }

@@ -219,6 +219,12 @@ impl Home {
     pub fn fork_history(&self, chain: &ChainId) -> PathBuf {
         self.0.join("forks").join(format!("{chain}.git"))
     }
+    /// The repositories of all forks that are merged.
+    pub fn fork_histories(&self) -> Vec<PathBuf> {
+        let folder = fs::read_dir(self.0.join("forks"));
+        let entries = folder.into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    }
     /// The state's store.
     pub fn state(&self) -> PathBuf {
         self.0.join("state.redb")

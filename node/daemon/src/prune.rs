@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use instar_ledger::Store;
-use instar_ledger::store::{Pruned, Pruning, borrowers};
+use instar_ledger::store::{Pruned, Pruning, borrowers, tell_again};
 
 use crate::node::Shared;
 
@@ -17,15 +17,20 @@ pub(crate) async fn prune_loop(node: Shared) {
     if kept == 0 {
         return std::future::pending().await;
     }
+    // They are opened by no store of their own; the home may have been moved since they were made.
+    for history in node.home.fork_histories() {
+        tell_again(&history);
+    }
     let step = (kept / STEPS).max(1);
     let mut heights = node.height.subscribe();
     let mut not_before = 0;
     loop {
         let height = *heights.borrow_and_update();
         let first = node.with_core(|core| core.first_height()).await;
-        if height >= (first + kept + step).max(not_before) {
+        let due = first.saturating_add(kept).saturating_add(step);
+        if height >= due.max(not_before) {
             // Whatever became of it, the next step is the next chance.
-            not_before = height + step;
+            not_before = height.saturating_add(step);
             match prune(&node, height - kept).await {
                 Ok(Some(Pruned { objects, packs })) => {
                     tracing::info!(
@@ -60,7 +65,7 @@ async fn prune(node: &Shared, height: u64) -> Result<Option<Pruned>, String> {
     let at = node.with_core(|core| core.merged_lanes()).await;
     let at = at.map_err(|e| e.to_string())?;
     let reading = Arc::clone(node);
-    let planned = aside(move || {
+    let mut planned = aside(move || {
         let reader = Store::open_clone(&reading.home.ledger()).map_err(|e| e.to_string())?;
         let merged = reader
             .merged_before(&at, height)
@@ -72,7 +77,7 @@ async fn prune(node: &Shared, height: u64) -> Result<Option<Pruned>, String> {
         return Ok(None);
     }
     let begun = node
-        .with_core(move |core| core.begin_later(&planned).map(|()| planned))
+        .with_core(move |core| core.begin_later(&mut planned).map(|()| planned))
         .await;
     let begun = begun.map_err(|e| e.to_string())?;
     aside(move || begun.carry_out().map(Some).map_err(|e| e.to_string())).await

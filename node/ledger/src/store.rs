@@ -20,7 +20,7 @@ mod sync;
 
 pub use base::{BaseCommit, GENESIS_REF};
 pub use flush::{FLUSH_BYTES, FLUSH_EVERY, FLUSH_OBJECTS};
-pub use lend::{borrow, borrowers};
+pub use lend::{borrow, borrowers, tell_again};
 pub use maintain::{MAX_PACKS, MaintainReport, PACK_GRACE, TIP_KEPT, maintain, maintain_with};
 pub use prune::{Merged, Pruned, Pruning};
 pub use slices::has_commit;
@@ -252,6 +252,9 @@ pub enum StoreError {
     /// Another process writes this store.
     #[error("{0} is in use by another process")]
     Locked(PathBuf),
+    /// Older history was to go, and another repository reads it here.
+    #[error("{0} reads its older history here, which therefore stays")]
+    Lent(PathBuf),
     /// A fork without its mother's history.
     #[error("the mother's block {block} is not in {}, with all its history: fetch it there first", .path.display())]
     NoMother {

@@ -98,12 +98,12 @@ fn a_ledger_lets_go_and_goes_on() {
     let before = (net.stores[0].head(), net.stores[0].lane_heads());
     net.stores[0].flush().unwrap();
     let all = objects_of(&path);
-    let pruning = plan(&mut net.stores[0], &at, 6);
+    let mut pruning = plan(&mut net.stores[0], &at, 6);
     assert_eq!(
         (pruning.height(), pruning.block()),
         (6, net.stores[1].block_at(6).unwrap())
     );
-    net.stores[0].begin_later(&pruning).unwrap();
+    net.stores[0].begin_later(&mut pruning).unwrap();
     clean(&path);
     let pruned = pruning.carry_out().unwrap();
     assert!(pruned.objects > 0 && pruned.packs > 0, "{pruned:?}");
@@ -186,8 +186,8 @@ fn a_ledger_lets_go_and_goes_on() {
     clean(&early);
     // And once more, from where it begins now.
     at = merged(&net.stores[0]);
-    let pruning = plan(&mut net.stores[0], &at, 10);
-    net.stores[0].begin_later(&pruning).unwrap();
+    let mut pruning = plan(&mut net.stores[0], &at, 10);
+    net.stores[0].begin_later(&mut pruning).unwrap();
     pruning.carry_out().unwrap();
     bury(&path);
     clean(&path);
@@ -213,8 +213,8 @@ fn a_crash_between_two_steps_leaves_a_ledger_that_begins_here_or_there() {
         let at = merged(&net.stores[0]);
         let head = net.stores[0].head();
         let heights = path.join("instar").join("heights");
-        let pruning = plan(&mut net.stores[0], &at, 4);
-        net.stores[0].begin_later(&pruning).unwrap();
+        let mut pruning = plan(&mut net.stores[0], &at, 4);
+        net.stores[0].begin_later(&mut pruning).unwrap();
         drop((pruning, net.stores.remove(0)));
         match lost {
             "heights" => std::fs::remove_file(&heights).unwrap(),
@@ -233,8 +233,8 @@ fn a_crash_between_two_steps_leaves_a_ledger_that_begins_here_or_there() {
         );
         clean(&path);
         // The next pruning finds all of it.
-        let pruning = plan(&mut store, &at, 5);
-        store.begin_later(&pruning).unwrap();
+        let mut pruning = plan(&mut store, &at, 5);
+        store.begin_later(&mut pruning).unwrap();
         pruning.carry_out().unwrap();
         bury(&path);
         clean(&path);
@@ -260,19 +260,134 @@ fn what_can_not_be_is_refused_and_changes_nothing() {
         Pruning::plan(&reader, beyond),
         Err(StoreError::NotNext { .. })
     ));
-    let pruning = plan(&mut net.stores[0], &at, 3);
+    let mut pruning = plan(&mut net.stores[0], &at, 3);
     // Where it begins later already, or is another chain's, there is nothing to be done.
-    net.stores[0].begin_later(&pruning).unwrap();
+    net.stores[0].begin_later(&mut pruning).unwrap();
     assert!(matches!(
-        net.stores[0].begin_later(&pruning),
+        net.stores[0].begin_later(&mut pruning),
         Err(StoreError::NotNext { .. })
     ));
     let mut other = Net::new(1);
     assert!(matches!(
-        other.stores[0].begin_later(&pruning),
+        other.stores[0].begin_later(&mut pruning),
         Err(StoreError::NotNext { .. })
     ));
     assert_eq!(other.stores[0].base(), None);
+}
+
+/// What comes while a pruning is under way, or soon after it, can have the content of what goes.
+#[test]
+fn what_comes_again_is_kept_again() {
+    for late in [false, true] {
+        let mut net = Net::new(2);
+        for _ in 0..5 {
+            net.round(2);
+        }
+        // The very same entries as long ago, in another commit of another lane: the same file, and the same tree.
+        let (head, _) = net.stores[1].lane_head(&lane_of(0)).unwrap();
+        let first = net.stores[1].lane_commit_at(&head, 1).unwrap().unwrap();
+        let entries = net.stores[1].lane_commit(&first).unwrap().entries;
+        let again = net.stores[1]
+            .append_lane(&key("lane", 1), &lane_of(1), &entries, TIME_MS / 1000 + 99)
+            .unwrap();
+        let pack = net.stores[1].pack_lane(&again.lane, again.seq - 1).unwrap();
+        let at = merged(&net.stores[0]);
+        let store = &mut net.stores[0];
+        let path = store.path().to_owned();
+        let mut pruning = plan(store, &at, 5);
+        if late {
+            store.begin_later(&mut pruning).unwrap();
+        }
+        store.import_pack(&pack, MAX).unwrap();
+        store.set_lane(&again.lane, &again.id).unwrap();
+        if !late {
+            store.begin_later(&mut pruning).unwrap();
+        }
+        pruning.carry_out().unwrap();
+        store.flush().unwrap();
+        bury(&path);
+        assert_eq!(store.lane_commit(&again.id).unwrap().entries, entries);
+        drop(net.stores.remove(0));
+        clean(&path);
+        let store = Store::open_with(&path, &options(net.dir.path(), 0)).unwrap();
+        assert_eq!(
+            store.lane_commit(&again.id).unwrap().entries,
+            entries,
+            "late: {late}"
+        );
+        reachable(&path);
+    }
+}
+
+#[test]
+fn what_was_let_go_is_not_there_while_others_still_read_it() {
+    let mut net = Net::new(2);
+    for _ in 0..5 {
+        net.round(1);
+    }
+    let old = net.stores[1].block_at(2).unwrap();
+    let old_lane = net.stores[1].read_block(&old).unwrap().header.lanes[0].head;
+    let at = merged(&net.stores[0]);
+    let store = &mut net.stores[0];
+    let path = store.path().to_owned();
+    let mut pruning = plan(store, &at, 4);
+    store.begin_later(&mut pruning).unwrap();
+    pruning.carry_out().unwrap();
+    assert!(objects_of(&path).contains(&old.to_hex()));
+    assert!(matches!(
+        store.read_block(&old),
+        Err(StoreError::NotFound { .. })
+    ));
+    assert!(matches!(
+        store.signed_lane_commit(&old_lane),
+        Err(StoreError::NotFound { .. })
+    ));
+    // A store that was closed has no readers, and what waited for them is removed when it is opened.
+    drop(net.stores.remove(0));
+    let store = Store::open_with(&path, &options(net.dir.path(), 0)).unwrap();
+    assert!(!objects_of(&path).contains(&old.to_hex()));
+    assert_eq!(store.base(), Some(4));
+    clean(&path);
+}
+
+#[test]
+fn a_beginning_that_can_not_be_written_leaves_a_ledger_that_opens() {
+    let mut net = Net::new(2);
+    for _ in 0..5 {
+        net.round(1);
+    }
+    let path = net.stores[0].path().to_owned();
+    let at = merged(&net.stores[0]);
+    let mut pruning = plan(&mut net.stores[0], &at, 4);
+    // A folder stands where the new file is to be written.
+    let in_the_way = path.join("shallow.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    assert!(matches!(
+        net.stores[0].begin_later(&mut pruning),
+        Err(StoreError::Io { .. })
+    ));
+    drop(pruning);
+    net.round(1);
+    net.stores[0].flush().unwrap();
+    let head = net.stores[0].head();
+    drop(net.stores.remove(0));
+    let store = Store::open_with(&path, &options(net.dir.path(), 0)).unwrap();
+    assert_eq!((store.base(), store.head()), (None, head));
+    assert_eq!(store.block_at(2), net.stores[0].block_at(2));
+    clean(&path);
+}
+
+#[test]
+fn what_a_fork_reads_here_stays() {
+    let mut pair = Pair::new();
+    pair.net.round(1);
+    let store = &mut pair.net.stores[0];
+    let at = merged(store);
+    let mut pruning = plan(store, &at, 4);
+    let refused = store.begin_later(&mut pruning);
+    assert!(matches!(refused, Err(StoreError::Lent(_))), "{refused:?}");
+    assert_eq!(store.base(), None);
+    clean(pair.fork.path());
 }
 
 #[test]
@@ -291,8 +406,8 @@ fn merged_forks_stay_and_their_next_slices_are_taken() {
     let path = store.path().to_owned();
     let (height, _) = store.head();
     let at = merged(store);
-    let pruning = plan(store, &at, height);
-    store.begin_later(&pruning).unwrap();
+    let mut pruning = plan(store, &at, height);
+    store.begin_later(&mut pruning).unwrap();
     pruning.carry_out().unwrap();
     bury(&path);
     clean(&path);

@@ -5,7 +5,6 @@ use base64::prelude::BASE64_STANDARD;
 use instar_ledger::ValidatorSet;
 use instar_ledger::light::{Change, Changes, MAX_CHANGES, SignedHeader};
 
-use super::base::Base;
 use super::{Core, CoreError, ledger_error};
 use crate::api::types::KeyProof;
 
@@ -30,9 +29,14 @@ impl Core {
             .cloned()
             .collect();
         let room = MAX_CHANGES + 1 - changes.len();
-        // The index may know of those before too, and no header certifies them any more.
-        let after = after.max(self.base.as_ref().map_or(0, Base::height));
-        for (height, validators) in self.index.changes(after, room)? {
+        // The index may know of those before too, and no header certifies them any more; of the base's own block it may be
+        // the only one that knows.
+        let begins = self.base.as_ref().map_or(0, |base| base.height() - 1);
+        let known = changes.last().map(|change| change.at.header.height);
+        for (height, validators) in self.index.changes(after.max(begins), room)? {
+            if Some(height) == known {
+                continue;
+            }
             let Some(at) = self.signed_header(height)? else {
                 return Err(CoreError::Ledger(format!(
                     "block {height} changes the validators and is not there"

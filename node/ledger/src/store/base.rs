@@ -157,8 +157,12 @@ pub(super) fn read_shallow(git_dir: &Path) -> Result<BTreeSet<Oid>, StoreError> 
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
         Err(e) => return Err(io_error(path.display().to_string())(e)),
     };
-    let lines = text.lines().take(MAX_SHALLOW);
-    lines
+    let count = text.lines().count();
+    if count > MAX_SHALLOW {
+        let why = format!("its file shallow has {count} lines, at most {MAX_SHALLOW} are read");
+        return Err(not_a_ledger(git_dir, &why));
+    }
+    text.lines()
         .map(|line| {
             line.parse()
                 .map_err(|_| not_a_ledger(git_dir, &format!("its file shallow has {line:?}")))

@@ -194,6 +194,7 @@ impl Store {
                 self.lanes.insert(lane, (range.head, range.to));
             }
         }
+        self.verified.borrow_mut().forget_merged(&header.lanes);
         self.trunk.push(certificate.block);
         self.tip = Some(certificate.clone());
         Ok(())

@@ -14,13 +14,13 @@ use crate::grammar::{
     self, ENTRIES_FILE, GrammarError, Kind, LanePayload, Object, SignedLaneCommit,
 };
 use crate::journal::RecordKind;
-use crate::lane::{Lane, LaneCommit};
+use crate::lane::{Lane, LaneCommit, LaneRange};
 use crate::mark::{Mark, MarkError, MarkFile};
 use crate::oid::Oid;
 use crate::pack;
 use crate::sshsig;
 
-/// About how much memory verified lane commits may take: what came since a few blocks, under full load.
+/// About how much memory verified lane commits may take that no block has merged yet.
 const REMEMBERED_BYTES: usize = 16 * 1024 * 1024;
 /// About what an entry takes in memory; most are a few hundred bytes of JSON.
 const REMEMBERED_ENTRY_BYTES: usize = 2048;
@@ -29,7 +29,7 @@ const REMEMBERED_ENTRY_BYTES: usize = 2048;
 #[derive(Default)]
 pub(super) struct Verified {
     commits: HashMap<Oid, Arc<(LaneCommit, PublicKey)>>,
-    /// Oldest first: those are merged, and looked at no more.
+    /// Oldest first.
     order: VecDeque<Oid>,
     bytes: usize,
 }
@@ -50,6 +50,20 @@ impl Verified {
                 self.bytes -= bytes_of(&gone.0);
             }
         }
+    }
+
+    /// Forgets what a block has merged: nobody looks at its entries again, but for who asks about one.
+    pub fn forget_merged(&mut self, ranges: &[LaneRange]) {
+        let merged: HashMap<Lane, u64> = ranges.iter().map(|r| (r.lane(), r.to)).collect();
+        let bytes = &mut self.bytes;
+        self.commits.retain(|_, known| {
+            let stays = merged.get(&known.0.lane).is_none_or(|to| known.0.seq > *to);
+            if !stays {
+                *bytes -= bytes_of(&known.0);
+            }
+            stays
+        });
+        self.order.retain(|id| self.commits.contains_key(id));
     }
 }
 

@@ -30,7 +30,7 @@ pub fn borrow(path: &Path, lender: &Path) -> Result<(), StoreError> {
 }
 
 /// Tells the lender again: this repository may have been moved since.
-pub(super) fn tell_again(path: &Path) {
+pub fn tell_again(path: &Path) {
     for objects in lines(&path.join(ALTERNATES)) {
         if let Some(lender) = objects.parent() {
             // What can't be told now was told when it was borrowed.
@@ -43,7 +43,8 @@ pub(super) fn tell_again(path: &Path) {
 pub fn borrowers(path: &Path) -> BTreeSet<PathBuf> {
     lines(&path.join(PRIVATE_DIR).join(BORROWERS))
         .into_iter()
-        .filter(|borrower| borrower.join(ALTERNATES).exists())
+        // Where that can't be seen, it is there.
+        .filter(|borrower| borrower.join(ALTERNATES).try_exists().unwrap_or(true))
         .collect()
 }
 

@@ -1,8 +1,9 @@
 //! Objects by id: those not yet in a pack from memory, all others from git's object database.
 
 use std::cell::Cell;
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::StoreError;
@@ -16,6 +17,7 @@ const PACKS_UNTIL_REOPENED: usize = 32;
 
 pub(super) struct Objects {
     repo: git2::Repository,
+    gone: Option<Gone>,
     pending: HashMap<Oid, (Kind, Vec<u8>)>,
     pending_bytes: usize,
     packs_since_open: usize,
@@ -23,10 +25,19 @@ pub(super) struct Objects {
     seen: Cell<Option<SystemTime>>,
 }
 
+/// Objects that are let go and still on disk, for those who are reading. To this store they are not there any more: what
+/// comes again is kept again, and nothing that is new stands on them.
+struct Gone {
+    ids: Arc<HashSet<Oid>>,
+    /// The packs that they are in.
+    packs: Vec<PathBuf>,
+}
+
 impl Objects {
     pub fn new(repo: git2::Repository) -> Self {
         Self {
             repo,
+            gone: None,
             pending: HashMap::new(),
             pending_bytes: 0,
             packs_since_open: 0,
@@ -38,6 +49,9 @@ impl Objects {
         if self.pending.contains_key(id) {
             return true;
         }
+        if self.is_gone(id) {
+            return false;
+        }
         let Ok(odb) = self.repo.odb() else {
             return false;
         };
@@ -47,6 +61,15 @@ impl Objects {
             let _ = odb.refresh();
         }
         odb.exists_ext(git_id(id), git2::OdbLookupFlags::NO_REFRESH)
+    }
+
+    /// Treats objects as not there, until the packs that have them are removed.
+    pub fn let_go(&mut self, ids: Arc<HashSet<Oid>>, packs: Vec<PathBuf>) {
+        self.gone = Some(Gone { ids, packs });
+    }
+
+    fn is_gone(&self, id: &Oid) -> bool {
+        self.gone.as_ref().is_some_and(|gone| gone.ids.contains(id))
     }
 
     fn packs_changed_at(&self) -> Option<SystemTime> {
@@ -61,6 +84,9 @@ impl Objects {
                 return Err(StoreError::Unexpected { id: *id, kind });
             }
             return Ok(bytes.clone());
+        }
+        if self.is_gone(id) {
+            return Err(StoreError::NotFound { id: *id, kind });
         }
         let odb = self.repo.odb()?;
         let not_found = |error: git2::Error| match error.code() {
@@ -113,9 +139,21 @@ impl Objects {
     /// Forgets what waited: it is in a pack now.
     pub fn clear_pending(&mut self, path: &Path) -> Result<(), StoreError> {
         self.packs_since_open += 1;
+        let removed = |gone: &Gone| !gone.packs.iter().any(|pack| pack.exists());
+        if self.gone.as_ref().is_some_and(removed) {
+            self.gone = None;
+            self.packs_since_open = PACKS_UNTIL_REOPENED;
+        }
         if self.packs_since_open >= PACKS_UNTIL_REOPENED || self.repo.odb()?.refresh().is_err() {
             self.repo = super::open::open_repository(path)?;
             self.packs_since_open = 0;
+        }
+        // What was let go and came again is there again.
+        if let Some(gone) = &mut self.gone
+            && self.pending.keys().any(|id| gone.ids.contains(id))
+        {
+            let ids = Arc::make_mut(&mut gone.ids);
+            ids.retain(|id| !self.pending.contains_key(id));
         }
         self.pending.clear();
         self.pending_bytes = 0;

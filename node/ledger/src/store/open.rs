@@ -12,9 +12,9 @@ use super::{
     GENESIS_REF, MAX_PACKS, OpenOptions, PRIVATE_DIR, Store, StoreError, TIP_REF, TRUNK_REF,
     Writer, io_error,
 };
-use super::{base, blocks, flush, lanes, lend};
+use super::{base, blocks, flush, lanes, lend, packs};
 use crate::certificate::Certificate;
-use crate::genesis::Genesis;
+use crate::genesis::{Genesis, GenesisFork};
 use crate::grammar::{self, Kind};
 use crate::journal::{Journal, MAX_RECORD_BYTES, RecordKind, Records};
 use crate::mark::{Mark, MarkFile};
@@ -41,10 +41,10 @@ impl Store {
         let objects = grammar::genesis_objects(genesis)?;
         let chain = ChainId::from(objects[0].id);
         // Looked for first, so that nothing is left behind where it is missing.
-        let mother = match &genesis.fork {
-            Some(fork) => Some(mother_with(options.mother.as_deref(), &fork.block())?),
-            None => None,
-        };
+        let forked_at = genesis.fork.as_ref().map(GenesisFork::block);
+        let mother = forked_at
+            .map(|block| mother_with(options.mother.as_deref(), &block))
+            .transpose()?;
         fs::create_dir_all(path).map_err(io_error(format!("making {}", path.display())))?;
         let mut entries = fs::read_dir(path).map_err(io_error(path.display().to_string()))?;
         if entries.next().is_some() {
@@ -65,8 +65,13 @@ impl Store {
         config.set_bool("core.logAllRefUpdates", false)?;
         // A clone over stateless HTTP may ask for a tip that has moved on since it was advertised.
         config.set_bool("uploadpack.allowAnySHA1InWant", true)?;
-        if let Some(mother) = &mother {
+        if let (Some(mother), Some(block)) = (&mother, &forked_at) {
             lend::borrow(path, mother)?;
+            // She may have let go of it before she was told.
+            if let Err(e) = mother_with(Some(mother), block) {
+                let _ = fs::remove_dir_all(path);
+                return Err(e);
+            }
         }
         fs::create_dir(path.join(PRIVATE_DIR)).map_err(io_error("making the private folder"))?;
         let mut store = Self {
@@ -103,6 +108,9 @@ impl Store {
         let (writer, records) = open_writer(path, options)?;
         flush::remove_temporary(path)?;
         lend::tell_again(path);
+        // Whoever was reading from the process before is gone, and so must be what it let go: an object that comes again is
+        // kept only where it is not there.
+        packs::bury_all(path)?;
         let refs = flush::read_packed_refs(path)?;
         let objects = Objects::new(open_repository(path)?);
         let trunk_head = *refs

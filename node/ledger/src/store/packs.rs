@@ -13,6 +13,8 @@ use crate::oid::Oid;
 
 /// Blobs above this are not tried for deltas: large batches are mostly signatures, which have nothing in common.
 const LARGE: &str = "core.bigFileThreshold=16k";
+/// A pack that has no index after this long gets none.
+const HALF_MADE: Duration = Duration::from_secs(600);
 
 /// A pack by its name, `pack-<hex>`, with the ids of its objects, sorted.
 pub(super) struct Pack {
@@ -34,6 +36,18 @@ pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     File::create(path.join(PRIVATE_DIR).join("maintain.lock")).map_err(io_error("opening the lock"))
 }
 
+/// Removes all packs that wait for their grace to end: for whoever has just opened a store.
+pub(super) fn bury_all(path: &Path) -> Result<(), StoreError> {
+    let doomed_dir = path.join(PRIVATE_DIR).join("doomed");
+    if !doomed_dir.exists() {
+        return Ok(());
+    }
+    let lock = lock(path)?;
+    lock.lock().map_err(io_error("waiting for maintenance"))?;
+    let packs_dir = path.join("objects").join("pack");
+    bury(&doomed_dir, &packs_dir, Duration::ZERO).map(drop)
+}
+
 impl Packs {
     /// Removes those whose grace is over, says how many those were, and reads the ids of the others.
     pub fn of(path: &Path, grace: Duration) -> Result<(Self, usize), StoreError> {
@@ -41,6 +55,7 @@ impl Packs {
         let doomed_dir = private.join("doomed");
         fs::create_dir_all(&doomed_dir).map_err(io_error("making a folder for old packs"))?;
         let packs_dir = path.join("objects").join("pack");
+        remove_strays(&packs_dir)?;
         let (doomed, removed) = bury(&doomed_dir, &packs_dir, grace)?;
         let all = list(&packs_dir)?
             .into_iter()
@@ -63,6 +78,19 @@ impl Packs {
     /// All objects; one that stands in two packs comes twice.
     pub fn objects(&self) -> impl Iterator<Item = &Oid> {
         self.all.iter().flat_map(|pack| &pack.objects)
+    }
+
+    /// The ids in those packs that another list does not have.
+    pub fn newer_than<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a Oid> {
+        let known: BTreeSet<&str> = before.all.iter().map(|p| p.name.as_str()).collect();
+        let new = move |pack: &&Pack| !known.contains(pack.name.as_str());
+        self.all.iter().filter(new).flat_map(|pack| &pack.objects)
+    }
+
+    /// Their files, by which git finds them.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let file = |pack: &Pack| self.packs_dir.join(format!("{}.idx", pack.name));
+        self.all.iter().map(file).collect()
     }
 
     /// How long ago a pack was written.
@@ -170,6 +198,21 @@ fn bury(
         removed += 1;
     }
     Ok((waiting, removed))
+}
+
+/// Removes what a git left that ended early, on a full disk for one, and packs that a crash left without an index. The caller
+/// has the lock; the writing process puts its own packs there whole, one file right after the other.
+fn remove_strays(packs_dir: &Path) -> Result<(), StoreError> {
+    let what = "removing half-made packs";
+    for entry in fs::read_dir(packs_dir).map_err(io_error(what))? {
+        let path = entry.map_err(io_error(what))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let half = name.starts_with("pack-") && !path.with_extension("idx").exists();
+        if name.starts_with("tmp_") || (half && age(&path) >= HALF_MADE) {
+            fs::remove_file(&path).map_err(io_error(what))?;
+        }
+    }
+    Ok(())
 }
 
 fn age(path: &Path) -> Duration {

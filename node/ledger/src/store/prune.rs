@@ -9,12 +9,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use instar_attest::ChainId;
 
 use super::base::read_shallow;
 use super::flush::{sync_dir, write_durably};
+use super::lend::borrowers;
 use super::maintain::rewrite_without;
 use super::objects::git_id;
 use super::open::open_repository;
@@ -53,9 +55,10 @@ pub struct Pruning {
     height: u64,
     block: Oid,
     lanes: BTreeMap<Lane, (Oid, u64)>,
-    dead: HashSet<Oid>,
+    dead: Arc<HashSet<Oid>>,
     /// Commits that stay and whose parents don't.
     edge: BTreeSet<Oid>,
+    /// The packs that there were when it was planned.
     packs: Packs,
     _lock: File,
 }
@@ -84,7 +87,10 @@ impl Store {
 
     /// Moves the beginning of this ledger to the block that a pruning was planned for. The light headers of before are the
     /// caller's to keep.
-    pub fn begin_later(&mut self, pruning: &Pruning) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// [`StoreError::Lent`] if another repository has begun to read here.
+    pub fn begin_later(&mut self, pruning: &mut Pruning) -> Result<(), StoreError> {
         let (height, block) = (pruning.height, pruning.block);
         if height <= self.first || self.block_at(height) != Some(block) {
             return Err(StoreError::NotNext {
@@ -94,12 +100,15 @@ impl Store {
             });
         }
         self.flush()?;
+        pruning.spare_what_came_since()?;
         let mut cut = read_shallow(&self.path)?;
         cut.retain(|id| !pruning.dead.contains(id) && self.objects.contains(id));
         cut.extend(&pruning.edge);
         // A branch for genesis, which the trunk does not lead to any more; then the list of heights goes, which is made again
         // from the trunk; and with the file `shallow` the trunk ends at the block.
         self.write_refs(true)?;
+        // From here on it is written whole, whatever fails.
+        self.writer()?.heights_on_disk = 0;
         let heights = self.path.join(PRIVATE_DIR).join("heights");
         match fs::remove_file(&heights) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -107,13 +116,18 @@ impl Store {
             }
             _ => sync_dir(&self.path.join(PRIVATE_DIR))?,
         }
+        // Last of all, and before anything can't be taken back: who borrows says so before reading.
+        if let Some(borrower) = borrowers(&self.path).pop_first() {
+            return Err(StoreError::Lent(borrower));
+        }
         let text: String = cut.iter().map(|id| format!("{id}\n")).collect();
         write_durably(&self.path, "shallow", &text)?;
+        self.objects
+            .let_go(Arc::clone(&pruning.dead), pruning.packs.files());
         let gone = usize::try_from(height - self.first).unwrap_or(usize::MAX);
         self.trunk.drain(..gone);
         self.first = height;
         self.forget_verified();
-        self.writer()?.heights_on_disk = 0;
         self.flush()
     }
 }
@@ -138,7 +152,7 @@ impl Pruning {
             height,
             block,
             lanes,
-            dead: HashSet::new(),
+            dead: Arc::default(),
             edge: BTreeSet::new(),
             _lock: lock,
         };
@@ -215,10 +229,46 @@ impl Pruning {
                 blobs.remove(&blob);
             }
         }
-        self.dead = commits;
-        self.dead.extend(trees);
-        self.dead.extend(blobs);
+        commits.extend(trees);
+        commits.extend(blobs);
+        self.dead = Arc::new(commits);
         self.edge = edge;
+        Ok(())
+    }
+
+    /// What was written since the plan was made can have the content of something that goes, which then is not in its own
+    /// pack; and it can stand on it.
+    fn spare_what_came_since(&mut self) -> Result<(), StoreError> {
+        let (now, _) = Packs::of(&self.path, PACK_GRACE)?;
+        let repo = open_repository(&self.path)?;
+        let odb = repo.odb()?;
+        let dead = Arc::make_mut(&mut self.dead);
+        for id in now.newer_than(&self.packs) {
+            match odb.read_header(git_id(id))?.1 {
+                git2::ObjectType::Commit => {
+                    let object = odb.read(git_id(id))?;
+                    let Ok(loose) = Loose::read("commit", object.data()) else {
+                        continue;
+                    };
+                    if loose.parents.iter().any(|parent| dead.contains(parent)) {
+                        self.edge.insert(*id);
+                    }
+                    if dead.remove(&loose.tree) {
+                        let tree = odb.read(git_id(&loose.tree))?;
+                        for (_, blob) in files_of(tree.data()).unwrap_or_default() {
+                            dead.remove(&blob);
+                        }
+                    }
+                }
+                git2::ObjectType::Tree => {
+                    let object = odb.read(git_id(id))?;
+                    for (_, blob) in files_of(object.data()).unwrap_or_default() {
+                        dead.remove(&blob);
+                    }
+                }
+                _ => {}
+            }
+        }
         Ok(())
     }
 

@@ -101,14 +101,9 @@ impl Store {
                 });
             }
         }
-        // A block of before may still be on disk, and will not stay.
-        let goes = |parent: &Oid| {
-            let mother = slice.mother.as_ref();
-            mother.is_some_and(|m| m.id == *parent && m.height < self.first)
-        };
         let mut cut = Vec::new();
         for (commit, parent) in &slice.edges {
-            if self.objects.contains(parent) && !goes(parent) {
+            if self.objects.contains(parent) {
                 continue;
             }
             if self.base().is_none() {
