@@ -16,7 +16,7 @@ const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const DONE: &str = "done";
 
 /// Memory for pages of the index. Entry ids lie anywhere in it, so that more would be of little use.
-const CACHE_BYTES: usize = 1 << 20;
+const CACHE_BYTES: usize = 256 << 10;
 /// Blocks between two that are synced: so many are indexed again after a crash, and for so long the file can't use the
 /// place again of what was rewritten.
 const SYNC_EVERY: u64 = 64;

@@ -87,10 +87,11 @@ impl Packs {
         self.all.iter().filter(new).flat_map(|pack| &pack.objects)
     }
 
-    /// Their files, by which git finds them.
-    pub fn files(&self) -> Vec<PathBuf> {
-        let file = |pack: &Pack| self.packs_dir.join(format!("{}.idx", pack.name));
-        self.all.iter().map(file).collect()
+    /// The files by which git finds those packs that have one of some objects.
+    pub fn files_with(&self, has: impl Fn(&Oid) -> bool) -> Vec<PathBuf> {
+        let some = self.all.iter().filter(|p| p.objects.iter().any(&has));
+        some.map(|pack| self.packs_dir.join(format!("{}.idx", pack.name)))
+            .collect()
     }
 
     /// How long ago a pack was written.

@@ -22,7 +22,7 @@ use super::objects::git_id;
 use super::open::open_repository;
 use super::packs::{self, Packs};
 use super::{PACK_GRACE, PRIVATE_DIR, Store, StoreError, io_error};
-use crate::grammar::{self, Loose, SignedLaneCommit, files_of};
+use crate::grammar::{self, Kind, Loose, SignedLaneCommit, files_of};
 use crate::lane::Lane;
 use crate::oid::Oid;
 
@@ -78,8 +78,12 @@ impl Store {
                     continue;
                 }
                 let first = self.lane_commit_at(&range.head, range.from)?;
-                let first = self.signed_lane_commit(&first.unwrap_or(range.head))?;
-                lanes.insert(lane, (first.payload.parent, range.from - 1));
+                let first = first.ok_or(StoreError::NotFound {
+                    id: range.head,
+                    kind: Kind::Commit,
+                })?;
+                let parent = self.signed_lane_commit(&first)?.payload.parent;
+                lanes.insert(lane, (parent, range.from - 1));
             }
         }
         Ok(Merged { height, lanes })
@@ -122,8 +126,9 @@ impl Store {
         }
         let text: String = cut.iter().map(|id| format!("{id}\n")).collect();
         write_durably(&self.path, "shallow", &text)?;
-        self.objects
-            .let_go(Arc::clone(&pruning.dead), pruning.packs.files());
+        let dead = Arc::clone(&pruning.dead);
+        let packs = pruning.packs.files_with(|id| dead.contains(id));
+        self.objects.let_go(dead, packs);
         let gone = usize::try_from(height - self.first).unwrap_or(usize::MAX);
         self.trunk.drain(..gone);
         self.first = height;
