@@ -63,6 +63,11 @@ impl Objects {
         odb.exists_ext(git_id(id), git2::OdbLookupFlags::NO_REFRESH)
     }
 
+    /// Opens the repository again with the next pack.
+    pub fn reopen_next(&mut self) {
+        self.packs_since_open = PACKS_UNTIL_REOPENED;
+    }
+
     /// Treats objects as not there, until the packs that have them are removed.
     pub fn let_go(&mut self, ids: Arc<HashSet<Oid>>, packs: Vec<PathBuf>) {
         self.gone = Some(Gone { ids, packs });
@@ -142,7 +147,7 @@ impl Objects {
         let removed = |gone: &Gone| !gone.packs.iter().any(|pack| pack.exists());
         if self.gone.as_ref().is_some_and(removed) {
             self.gone = None;
-            self.packs_since_open = PACKS_UNTIL_REOPENED;
+            self.reopen_next();
         }
         if self.packs_since_open >= PACKS_UNTIL_REOPENED || self.repo.odb()?.refresh().is_err() {
             self.repo = super::open::open_repository(path)?;
