@@ -30,7 +30,7 @@ const COMPUTED_SWEEP_HEIGHTS: u64 = 64;
 
 /// How much memory redb may use for pages: a Pi has to live with it. The kernel has the file in its own cache, which it can take
 /// back; more here makes no block faster.
-const CACHE_BYTES: usize = 1 << 20;
+const CACHE_BYTES: usize = 256 << 10;
 
 /// The newest final block in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -160,7 +160,8 @@ impl Objects {
             let ids = Arc::make_mut(&mut gone.ids);
             ids.retain(|id| !self.pending.contains_key(id));
         }
-        self.pending.clear();
+        // With its room: what one busy moment needed is not kept for ever.
+        self.pending = HashMap::new();
         self.pending_bytes = 0;
         Ok(())
     }
