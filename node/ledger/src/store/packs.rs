@@ -13,7 +13,7 @@ use crate::oid::Oid;
 
 /// Blobs above this are not tried for deltas: large batches are mostly signatures, which have nothing in common.
 const LARGE: &str = "core.bigFileThreshold=16k";
-/// A pack that has no index after this long gets none.
+/// A pack that nobody has written to for this long, and that has no index, gets none.
 const HALF_MADE: Duration = Duration::from_secs(600);
 
 /// A pack by its name, `pack-<hex>`, with the ids of its objects, sorted.
@@ -201,16 +201,22 @@ fn bury(
     Ok((waiting, removed))
 }
 
-/// Removes what a git left that ended early, on a full disk for one, and packs that a crash left without an index. The caller
-/// has the lock; the writing process puts its own packs there whole, one file right after the other.
+/// Removes what a git left that ended early, on a full disk for one, and packs that a crash left without an index. What is
+/// still being written is young: a pack of the writing process, or a `git gc` by hand.
 fn remove_strays(packs_dir: &Path) -> Result<(), StoreError> {
     let what = "removing half-made packs";
     for entry in fs::read_dir(packs_dir).map_err(io_error(what))? {
         let path = entry.map_err(io_error(what))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let half = name.starts_with("pack-") && !path.with_extension("idx").exists();
-        if name.starts_with("tmp_") || (half && age(&path) >= HALF_MADE) {
-            fs::remove_file(&path).map_err(io_error(what))?;
+        if (half || name.starts_with("tmp_")) && age(&path) >= HALF_MADE {
+            // Whoever else removed it first was right.
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(io_error(what)(e));
+                }
+                _ => {}
+            }
         }
     }
     Ok(())
