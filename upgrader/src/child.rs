@@ -36,14 +36,15 @@ pub(crate) fn spawn(layout: &Layout, program: &Path, args: &[String]) -> io::Res
     // SAFETY: between fork and exec only async-signal-safe calls are made, and nothing is allocated.
     unsafe {
         command.pre_exec(move || {
-            // What the supervisor ignores would stay ignored in the program.
-            nix::sys::signal::signal(Signal::SIGXFSZ, SigHandler::SigDfl)?;
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
             if nix::unistd::getppid() != supervisor {
                 // The supervisor was gone before the line above, and nobody would tell us.
                 return Err(io::Error::from_raw_os_error(libc::ESRCH));
             }
             note_self(&note);
+            // What the supervisor ignores would stay ignored in the program. Not before the note, for which there may be no
+            // room.
+            nix::sys::signal::signal(Signal::SIGXFSZ, SigHandler::SigDfl)?;
             Ok(())
         });
     }
