@@ -26,6 +26,8 @@ fn a_killed_program_is_back_at_once() {
     let world = World::new("healthy");
     let supervisor = world.supervise();
     let first = supervisor.pid();
+    // It is there before it has come as far as to note itself.
+    wait_until("its note", || (world.runs().len() == 1).then_some(()));
     let began = Instant::now();
     world::kill(first, "KILL");
     wait_until("a new process", || {
