@@ -104,6 +104,19 @@ impl Late {
         Client::new(&self.url, None)
     }
 
+    /// A node proves a key to somebody who trusts the chain's id and nothing else.
+    fn proves(&self, stage: &Stage<'_>, url: &str, key: &str) {
+        let chain = stage.chain.to_string();
+        let file = self.dir.join("proof.json");
+        let asked = ["chain", "prove", key, "--chain", &chain, "--node", url];
+        let proven = instar(&[&asked[..], &["-o", text(&file)]].concat());
+        let why = String::from_utf8_lossy(&proven.stderr).into_owned();
+        assert!(proven.status.success(), "{why}");
+        let check = ["chain", "check-proof", text(&file), "--chain", &chain];
+        let shown = done(&[&check[..], &["--json"]].concat());
+        assert!(shown["value"].is_string(), "{shown}");
+    }
+
     fn git(&self, args: &[&str]) -> String {
         let output = Command::new("git")
             .env("GIT_CONFIG_NOSYSTEM", "1")
@@ -222,7 +235,6 @@ fn follows(stage: &Stage<'_>, late: &Late, offer: &Offer) {
     );
     let (here, there) = (here.unwrap(), there.unwrap());
     assert_eq!((here.id, &here.header), (there.id, &there.header));
-    let chain = stage.chain.to_string();
     for at in [0, 1, 7, ACCOUNTS - 1] {
         let account = account_key(at).public();
         let question = json!({"account": account, "op": "balance"}).to_string();
@@ -235,29 +247,7 @@ fn follows(stage: &Stage<'_>, late: &Late, offer: &Offer) {
         let (here, there) = (ask(&late.url), ask(&stage.validators[0].url()));
         assert!(here.is_object() && here == there, "{here} {there}");
         // Proven by the new node alone, to somebody who trusts the chain's id.
-        let file = late.dir.join("proof.json");
-        let key = format!("d/coin/balance/{account}");
-        let prove = [
-            "chain",
-            "prove",
-            &key,
-            "--chain",
-            &chain,
-            "--node",
-            &late.url,
-            "-o",
-            text(&file),
-        ];
-        assert!(instar(&prove).status.success());
-        let shown = done(&[
-            "chain",
-            "check-proof",
-            text(&file),
-            "--chain",
-            &chain,
-            "--json",
-        ]);
-        assert!(shown["value"].is_string(), "{shown}");
+        late.proves(stage, &late.url, &format!("d/coin/balance/{account}"));
     }
 }
 

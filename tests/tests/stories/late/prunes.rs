@@ -6,7 +6,7 @@ use instar::demo::wait;
 use instar_ledger::{ReceiptLine, Store};
 use instar_node::home::MIN_STATES_KEPT;
 
-use super::super::operators::{done, instar, text};
+use super::super::operators::text;
 use super::{EVERY, LONG_AGO, Late, PATIENCE};
 
 /// Which one it is.
@@ -100,30 +100,5 @@ fn its_ledger_is_whole(stage: &Stage<'_>, late: &Late, at: usize) {
     let read = Store::open_clone(clone.as_ref()).unwrap();
     assert!(read.base().is_some_and(|base| base > LONG_AGO));
 
-    let chain = stage.chain.to_string();
-    let file = late.dir.join("pruned.json");
-    let key = "n/policy";
-    let prove = [
-        "chain",
-        "prove",
-        key,
-        "--chain",
-        &chain,
-        "--node",
-        &url,
-        "-o",
-        text(&file),
-    ];
-    let proven = instar(&prove);
-    let why = String::from_utf8_lossy(&proven.stderr).into_owned();
-    assert!(proven.status.success(), "{why}");
-    let shown = done(&[
-        "chain",
-        "check-proof",
-        text(&file),
-        "--chain",
-        &chain,
-        "--json",
-    ]);
-    assert!(shown["value"].is_string(), "{shown}");
+    late.proves(stage, &url, "n/policy");
 }
