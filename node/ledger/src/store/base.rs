@@ -122,9 +122,8 @@ impl Store {
         // The first commit of a lane stands on genesis, which is there.
         let cut = lanes.iter().filter(|(.., seq)| *seq > 1);
         let cut: BTreeSet<Oid> = cut.map(|(_, head, _)| *head).chain([block]).collect();
-        let text: String = cut.iter().map(|id| format!("{id}\n")).collect();
         // Before any ref leads there: git must never look for what is not there.
-        write_durably(&self.path, "shallow", &text)?;
+        write_shallow(&self.path, &cut)?;
         self.first = header.height;
         self.trunk = vec![block];
         self.tip = Some(certificate.clone());
@@ -145,6 +144,11 @@ pub(super) fn cut_off(path: &Path, commits: &[Oid]) -> Result<(), StoreError> {
     }
     let mut cut = read_shallow(path)?;
     cut.extend(commits);
+    write_shallow(path, &cut)
+}
+
+/// Replaces the file `shallow` at once.
+pub(super) fn write_shallow(path: &Path, cut: &BTreeSet<Oid>) -> Result<(), StoreError> {
     let text: String = cut.iter().map(|id| format!("{id}\n")).collect();
     write_durably(path, "shallow", &text)
 }

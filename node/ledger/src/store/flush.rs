@@ -30,6 +30,7 @@ impl Store {
         // In this order, so that a crash between two steps leaves a store that the journal can bring forward: objects,
         // the list of heights, refs to objects that are there, and only then an empty journal.
         let tip = self.tip_objects()?;
+        let tip_id = tip.as_ref().map(|objects| objects[0].id);
         let writer = self.writer()?;
         writer.flushed_at = Instant::now();
         let fresh = writer.heights_on_disk == 0;
@@ -55,7 +56,7 @@ impl Store {
             self.maintain_if_due();
         }
         blocks::store_heights(&path, &self.trunk, on_disk)?;
-        self.write_refs(self.first > 0)?;
+        self.write_refs(tip_id, self.first > 0)?;
         let heights = self.trunk.len();
         let writer = self.writer()?;
         writer.heights_on_disk = heights;
@@ -66,7 +67,7 @@ impl Store {
     }
 
     /// Replaces all refs, with the branch for genesis or without.
-    pub(super) fn write_refs(&self, genesis: bool) -> Result<(), StoreError> {
+    pub(super) fn write_refs(&self, tip: Option<Oid>, genesis: bool) -> Result<(), StoreError> {
         let mut refs: BTreeMap<String, Oid> = self
             .lanes
             .iter()
@@ -76,8 +77,8 @@ impl Store {
         if genesis {
             refs.insert(GENESIS_REF.into(), self.chain.into());
         }
-        if let Some([tip, ..]) = self.tip_objects()? {
-            refs.insert(TIP_REF.into(), tip.id);
+        if let Some(tip) = tip {
+            refs.insert(TIP_REF.into(), tip);
         }
         write_packed_refs(&self.path, &refs)
     }

@@ -78,8 +78,7 @@ pub(super) fn rewrite_without(
     packs: &Packs,
     dead: impl Fn(&Oid) -> bool,
 ) -> Result<usize, StoreError> {
-    let has_dead = |pack: &&Pack| pack.objects.iter().any(&dead);
-    let some: Vec<&Pack> = packs.all.iter().filter(has_dead).collect();
+    let some = packs.with(&dead);
     let (mut contents, _) = contents_of(path, packs, &some, TIP_KEPT)?;
     contents.objects.retain(|(id, _)| !dead(id));
     packs.replace(&some, &contents)

@@ -87,16 +87,20 @@ impl Packs {
         self.all.iter().filter(new).flat_map(|pack| &pack.objects)
     }
 
-    /// The files by which git finds those packs that have one of some objects.
-    pub fn files_with(&self, has: impl Fn(&Oid) -> bool) -> Vec<PathBuf> {
-        let some = self.all.iter().filter(|p| p.objects.iter().any(&has));
-        some.map(|pack| self.packs_dir.join(format!("{}.idx", pack.name)))
-            .collect()
+    /// Those that have one of some objects.
+    pub fn with(&self, has: impl Fn(&Oid) -> bool) -> Vec<&Pack> {
+        let has_one = |pack: &&Pack| pack.objects.iter().any(&has);
+        self.all.iter().filter(has_one).collect()
+    }
+
+    /// The file by which git finds a pack.
+    pub fn index_of(&self, pack: &Pack) -> PathBuf {
+        self.packs_dir.join(format!("{}.idx", pack.name))
     }
 
     /// How long ago a pack was written.
     pub fn age(&self, pack: &Pack) -> Duration {
-        age(&self.packs_dir.join(format!("{}.idx", pack.name)))
+        age(&self.index_of(pack))
     }
 
     /// Puts one new pack of these objects beside some packs, and dooms those. Says how many those were.

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use instar_attest::ChainId;
 
-use super::base::read_shallow;
-use super::flush::{sync_dir, write_durably};
+use super::base::{read_shallow, write_shallow};
+use super::flush::sync_dir;
 use super::lend::borrowers;
 use super::maintain::rewrite_without;
 use super::objects::git_id;
@@ -110,7 +110,8 @@ impl Store {
         cut.extend(&pruning.edge);
         // A branch for genesis, which the trunk does not lead to any more; then the list of heights goes, which is made again
         // from the trunk; and with the file `shallow` the trunk ends at the block.
-        self.write_refs(true)?;
+        let tip = self.tip_objects()?.map(|objects| objects[0].id);
+        self.write_refs(tip, true)?;
         // From here on it is written whole, whatever fails.
         self.writer()?.heights_on_disk = 0;
         let heights = self.path.join(PRIVATE_DIR).join("heights");
@@ -124,11 +125,11 @@ impl Store {
         if let Some(borrower) = borrowers(&self.path).pop_first() {
             return Err(StoreError::Lent(borrower));
         }
-        let text: String = cut.iter().map(|id| format!("{id}\n")).collect();
-        write_durably(&self.path, "shallow", &text)?;
+        write_shallow(&self.path, &cut)?;
         let dead = Arc::clone(&pruning.dead);
-        let packs = pruning.packs.files_with(|id| dead.contains(id));
-        self.objects.let_go(dead, packs);
+        let packs = pruning.packs.with(|id| dead.contains(id)).into_iter();
+        let files = packs.map(|pack| pruning.packs.index_of(pack)).collect();
+        self.objects.let_go(dead, files);
         let gone = usize::try_from(height - self.first).unwrap_or(usize::MAX);
         self.trunk.drain(..gone);
         self.first = height;
@@ -163,11 +164,6 @@ impl Pruning {
         };
         pruning.find(reader.chain())?;
         Ok(pruning)
-    }
-
-    /// How many objects are to go.
-    pub fn objects(&self) -> usize {
-        self.dead.len()
     }
 
     /// The block that the ledger begins with then.
