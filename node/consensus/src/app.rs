@@ -22,7 +22,7 @@ use crate::context::{Ctx, Height, Members};
 use crate::event::Event;
 use crate::host::{Host, Next, Start};
 use crate::log::ProposalLog;
-use crate::overheard::{Polkas, Tips};
+use crate::overheard::{Polkas, Proofs, Tips};
 use crate::parts::{Assembled, Assembler};
 use crate::run::RunError;
 use crate::signing::{Guarded, Strict};
@@ -41,6 +41,7 @@ pub(crate) struct App<H> {
     pub work: WorkSignal,
     pub tips: Arc<Tips>,
     pub polkas: Arc<Polkas>,
+    pub proofs: Arc<Proofs>,
     pub log: ProposalLog,
     pub assembler: Assembler<PeerId>,
     /// The height that the engine is told to decide, and its validators.
@@ -96,6 +97,7 @@ impl<H> Begin<H> {
             work: self.work,
             tips: self.wire.tips,
             polkas: self.wire.polkas,
+            proofs: self.wire.proofs,
             log: self.log,
             members: Members::from(&self.at.validators),
             at: self.at,

@@ -22,7 +22,7 @@ use malachite_types::{
 
 use crate::context::{Address, BlockId, Ctx, Height, Proposal, Vote};
 use crate::host::MAX_PAYLOAD_BYTES;
-use crate::overheard::{Polkas, Tips};
+use crate::overheard::{Polkas, Proofs, Tips};
 use crate::parts::{Fin, Init, MAX_CHUNK_BYTES, Part};
 use crate::signing::Sig;
 
@@ -88,6 +88,8 @@ pub(crate) struct Wire {
     pub tips: Arc<Tips>,
     /// Likewise why a block is proposed again.
     pub polkas: Arc<Polkas>,
+    /// And whose keys its peers hold, which it misses while it starts.
+    pub proofs: Arc<Proofs>,
 }
 
 macro_rules! by_borsh {
@@ -171,7 +173,9 @@ impl Codec<ValidatorProof<Ctx>> for Wire {
     fn decode(&self, bytes: Bytes) -> Result<ValidatorProof<Ctx>, CodecError> {
         let (public_key, peer_id, signature) =
             decode("a validator's proof", MAX_SMALL_BYTES, &bytes)?;
-        Ok(ValidatorProof::new(public_key, peer_id, signature))
+        let proof = ValidatorProof::new(public_key, peer_id, signature);
+        self.proofs.note(&proof);
+        Ok(proof)
     }
 
     fn encode(&self, proof: &ValidatorProof<Ctx>) -> Result<Bytes, CodecError> {

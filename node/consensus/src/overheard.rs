@@ -1,13 +1,14 @@
-//! What the codec overhears: how far the peers say they are, and certificates of prevotes.
+//! What the codec overhears: how far the peers say they are, certificates of prevotes, and whose keys the peers hold.
 //!
-//! The engine keeps both to itself, so they are noted where they are decoded.
+//! The engine keeps the first two to itself, and loses the third while it starts, so they are noted where they are
+//! decoded.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use instar_ledger::Oid;
 use malachite_app::types::PeerId;
-use malachite_types::{PolkaCertificate, Validator as _, ValidatorSet as _};
+use malachite_types::{PolkaCertificate, Validator as _, ValidatorProof, ValidatorSet as _};
 use tokio::sync::Notify;
 
 use crate::context::{Ctx, Members};
@@ -101,6 +102,39 @@ impl Polkas {
     }
 }
 
+/// Proofs that are remembered. A validator has far fewer peers; one that comes back has another name, so that its old
+/// proof is of no more use, and the oldest goes first.
+const MAX_PROOFS: usize = 1024;
+
+/// The peers' proofs of their consensus keys, as they came; nothing about them is checked until somebody asks.
+///
+/// The engine's network listens before its consensus does. A proof that arrives in between is heard by nobody there, and
+/// a peer that stays connected does not send it again.
+#[derive(Debug, Default)]
+pub(crate) struct Proofs(Mutex<VecDeque<ValidatorProof<Ctx>>>);
+
+impl Proofs {
+    pub(crate) fn note(&self, proof: &ValidatorProof<Ctx>) {
+        let mut proofs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if proofs.contains(proof) {
+            return;
+        }
+        if proofs.len() >= MAX_PROOFS {
+            proofs.pop_front();
+        }
+        proofs.push_back(proof.clone());
+    }
+
+    /// The consensus key that this peer, named by the bytes of its id, proved to hold.
+    pub(crate) fn of(&self, peer: &[u8], verifier: &Strict) -> Option<Vec<u8>> {
+        let proofs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        proofs
+            .iter()
+            .find(|proof| proof.peer_id == peer && verifier.proof_holds(proof))
+            .map(|proof| proof.public_key.clone())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,6 +216,39 @@ mod tests {
         polkas.note(&polka(&[1, 2, 3]));
         polkas.note(&forged);
         assert!(polkas.hold((HEIGHT, 0, block()), &members(), &verifier()));
+    }
+
+    #[test]
+    fn only_the_holder_of_a_key_proves_it_for_a_peer() {
+        let proof = |n: u8, peer: &[u8]| {
+            let bytes = instar_ledger::vote::validator_proof_bytes(
+                &verifier().chain,
+                &key(n).public(),
+                peer,
+            );
+            let public = key(n).public().as_bytes().to_vec();
+            ValidatorProof::<Ctx>::new(public, peer.to_vec(), key(n).sign(&bytes).into())
+        };
+        let proofs = Proofs::default();
+        let mut forged = proof(2, b"peer");
+        forged.public_key = key(3).public().as_bytes().to_vec();
+        let mut stolen = proof(2, b"peer");
+        stolen.peer_id = b"thief".to_vec();
+        // What does not hold hides nothing that does.
+        for proof in [&forged, &stolen, &proof(1, b"peer")] {
+            proofs.note(proof);
+        }
+        let proven = |peer: &[u8]| proofs.of(peer, &verifier());
+        assert_eq!(proven(b"peer"), Some(key(1).public().as_bytes().to_vec()));
+        assert_eq!(proven(b"thief"), None);
+        let fork = Strict {
+            chain: ChainId::from_bytes([2; 32]),
+        };
+        assert_eq!(proofs.of(b"peer", &fork), None);
+        for n in 0..MAX_PROOFS {
+            proofs.note(&proof(1, &n.to_be_bytes()));
+        }
+        assert_eq!(proven(b"peer"), None, "the oldest goes");
     }
 
     #[test]

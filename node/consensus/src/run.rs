@@ -238,6 +238,8 @@ impl Session<'_> {
                     let sign = standing::sign_of_life(
                         channels.requests.clone(),
                         channels.net_requests.clone(),
+                        Arc::clone(&app.proofs),
+                        app.verifier.clone(),
                         app.members.clone(),
                         app.own,
                     );

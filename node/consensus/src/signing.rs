@@ -90,6 +90,15 @@ impl Strict {
         let key = &vote.message.validator.0;
         Self::check(key, vote_bytes(&self.chain, &vote.message), &vote.signature).is_valid()
     }
+
+    /// Whether `proof` is signed by the key it names.
+    pub(crate) fn proof_holds(&self, proof: &ValidatorProof<Ctx>) -> bool {
+        let Ok(key) = proof.decoded_public_key() else {
+            return false;
+        };
+        let bytes = vote::validator_proof_bytes(&self.chain, &key, &proof.peer_id);
+        Self::check(&key, Some(bytes), &proof.signature).is_valid()
+    }
 }
 
 #[async_trait]
@@ -131,11 +140,7 @@ impl Verifier<Ctx> for Strict {
         &self,
         proof: &ValidatorProof<Ctx>,
     ) -> Result<VerificationResult, Error> {
-        let Ok(key) = proof.decoded_public_key() else {
-            return Ok(VerificationResult::Invalid);
-        };
-        let bytes = vote::validator_proof_bytes(&self.chain, &key, &proof.peer_id);
-        Ok(Self::check(&key, Some(bytes), &proof.signature))
+        Ok(VerificationResult::from_bool(self.proof_holds(proof)))
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use instar_attest::PublicKey;
 use malachite_channel::{ConsensusRequest, NetworkRequest};
@@ -19,7 +20,9 @@ use crate::engine::WAL_NAME;
 use crate::event::Event;
 use crate::host::Host;
 use crate::marks::{Found, Marks};
+use crate::overheard::Proofs;
 use crate::run::RunError;
+use crate::signing::Strict;
 
 /// After the highest head H among the others, a key may have signed at H + 1, and at H + 2 if H + 1 was decided but not
 /// yet told. It signs again at H + 3.
@@ -106,17 +109,34 @@ fn logged_height(wal_dir: &Path) -> Result<Option<u64>, RunError> {
     Ok(Some(log.sequence()))
 }
 
+/// The connected peers that proved to hold a consensus key: the bytes of the peer's id, and the key.
+async fn proven(
+    network: &mpsc::Sender<NetworkRequest>,
+    proofs: &Proofs,
+    verifier: &Strict,
+) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+    let dump = NetworkRequest::dump_state(network).await.ok()?;
+    let peers = dump.into_iter().flat_map(|dump| dump.peers);
+    let proven = peers.filter_map(|(peer, info)| {
+        let peer = peer.to_bytes();
+        let key = info
+            .consensus_public_key
+            .or_else(|| proofs.of(&peer, verifier))?;
+        Some((peer, key))
+    });
+    Some(proven.collect())
+}
+
 /// The highest head among those others who are heard and proved to be validators, if they are more than two thirds of
 /// the power or everybody else.
 pub(crate) async fn highest_head<H: Host>(
     app: &App<H>,
     network: &mpsc::Sender<NetworkRequest>,
 ) -> Option<u64> {
-    let dump = NetworkRequest::dump_state(network).await.ok().flatten()?;
-    let heard = dump.peers.iter().filter_map(|(peer, info)| {
-        let tip = app.tips.of(&peer.to_bytes())?;
-        Some((info.consensus_public_key.clone()?, tip))
-    });
+    let proven = proven(network, &app.proofs, &app.verifier).await?;
+    let heard = proven
+        .into_iter()
+        .filter_map(|(peer, key)| Some((key, app.tips.of(&peer)?)));
     highest_of(app, heard)
 }
 
@@ -152,13 +172,14 @@ pub(crate) fn is_quorum(members: &Members, keys: &BTreeSet<Vec<u8>>) -> bool {
 pub(crate) async fn sign_of_life(
     requests: mpsc::Sender<ConsensusRequest<Ctx>>,
     network: mpsc::Sender<NetworkRequest>,
+    proofs: Arc<Proofs>,
+    verifier: Strict,
     members: Members,
     own: PublicKey,
 ) -> Option<Event> {
     ConsensusRequest::dump_state(&requests).await.ok()?;
-    let dump = NetworkRequest::dump_state(&network).await.ok()?;
-    let peers = dump.into_iter().flat_map(|dump| dump.peers.into_values());
-    let mut keys: BTreeSet<Vec<u8>> = peers.filter_map(|p| p.consensus_public_key).collect();
+    let proven = proven(&network, &proofs, &verifier).await?;
+    let mut keys: BTreeSet<Vec<u8>> = proven.into_iter().map(|(_, key)| key).collect();
     keys.insert(own.as_bytes().to_vec());
     let quorum = is_quorum(&members, &keys);
     Some(Event::Alive { quorum })
