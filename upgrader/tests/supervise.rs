@@ -21,20 +21,18 @@ use std::time::{Duration, Instant};
 use instar_upgrader::{Client, ClientError, Layout, UpgraderError, revert, status};
 use world::{World, wait_until};
 
-/// The first program is installed and runs; killed, it is back in well under a second.
-fn a_killed_program_is_back_at_once() {
+/// The first program is installed and runs; killed, it is back. That it comes without a pause, the tests of the machine
+/// and of the timings show: here a machine that does something else would be measured.
+fn a_killed_program_is_back() {
     let world = World::new("healthy");
     let supervisor = world.supervise();
     let first = supervisor.pid();
     // It is there before it has come as far as to note itself.
     wait_until("its note", || (world.runs().len() == 1).then_some(()));
-    let began = Instant::now();
     world::kill(first, "KILL");
     wait_until("a new process", || {
         supervisor.pid_now().filter(|pid| *pid != first)
     });
-    let took = began.elapsed();
-    assert!(took < Duration::from_secs(1), "{took:?}");
     wait_until("health", || status(world.home()).unwrap().health);
     assert_eq!(world.runs().len(), 2);
 }
@@ -411,7 +409,7 @@ fn main() {
         ($($name:ident),* $(,)?) => { [$((stringify!($name), $name as fn())),*] };
     }
     let tests = tests![
-        a_killed_program_is_back_at_once,
+        a_killed_program_is_back,
         a_healthy_release_is_kept,
         bad_releases_are_reverted,
         later_trouble_is_a_restart,
