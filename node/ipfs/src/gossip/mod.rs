@@ -53,6 +53,9 @@ const SECOND_OFFER_DELAY: Duration = Duration::from_secs(1);
 /// Most ids in one frame.
 const MAX_IDS_PER_FRAME: usize = 1024;
 
+/// How often what is old is forgotten while there is any.
+const TIDY_EVERY: Duration = Duration::from_secs(5);
+
 const NONCE_BYTES: usize = 16;
 
 /// Why a message can't be published.
@@ -144,6 +147,7 @@ impl Gossip {
             state.offer(id, &frame, now);
             (peers, id, frame)
         };
+        self.tidy_later();
         self.offer_again(id);
         let mut sent = 0;
         for peer in peers {
@@ -240,6 +244,27 @@ impl Gossip {
         });
     }
 
+    /// Forgets what is old until nothing is left. To be called after something was noted.
+    fn tidy_later(self: &Arc<Self>) {
+        if std::mem::replace(&mut self.lock().tidying, true) {
+            return;
+        }
+        let gossip = Arc::downgrade(self);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(TIDY_EVERY).await;
+                let Some(gossip) = gossip.upgrade() else {
+                    return;
+                };
+                let mut state = gossip.lock();
+                if !state.tidy(Instant::now()) {
+                    state.tidying = false;
+                    return;
+                }
+            }
+        });
+    }
+
     fn want(&self, asks: Vec<(PeerId, Id)>) {
         for (peer, id) in asks {
             let want = vec![id.to_vec()];
@@ -305,13 +330,15 @@ impl Gossip {
         if state.conduct.rests(&peer, now) || !state.first_sight(id, now) {
             return;
         }
+        drop(state);
+        self.tidy_later();
         let Push {
             topic,
             nonce,
             data: bytes,
             reach,
         } = push;
-        state.deliver(&Message {
+        self.lock().deliver(&Message {
             peer,
             bytes,
             id,

@@ -20,6 +20,9 @@ const SEEN_TIME: Duration = Duration::from_secs(60);
 /// Most ids remembered.
 pub const MAX_SEEN: usize = 65_536;
 
+/// Room for so many ids is kept when there are fewer: growing costs more than that.
+const ROOM_KEPT: usize = 1024;
+
 /// What a message is known by.
 pub type Id = [u8; 32];
 
@@ -39,6 +42,8 @@ pub struct State {
     pub conduct: Conduct,
     /// Messages to offer once more; a task waits to do so unless this is empty.
     pub second_offers: Vec<Id>,
+    /// A task forgets what is old.
+    pub tidying: bool,
 }
 
 /// A message that was asked for.
@@ -51,24 +56,29 @@ pub struct Wanted {
 impl State {
     /// Remembers an id; false if it was known.
     pub fn first_sight(&mut self, id: Id, now: Instant) -> bool {
-        while let Some(oldest) = self.seen_order.front() {
-            let expired = self
-                .seen
-                .get(oldest)
-                .is_none_or(|at| now.duration_since(*at) > SEEN_TIME);
-            if !expired && self.seen_order.len() < MAX_SEEN {
-                break;
-            }
-            if let Some(id) = self.seen_order.pop_front() {
-                self.seen.remove(&id);
-            }
-        }
+        self.forget_seen(now, MAX_SEEN - 1);
         if self.seen.contains_key(&id) {
             return false;
         }
         self.seen.insert(id, now);
         self.seen_order.push_back(id);
         true
+    }
+
+    /// Forgets ids that are old, and the oldest above so many.
+    fn forget_seen(&mut self, now: Instant, most: usize) {
+        while let Some(oldest) = self.seen_order.front() {
+            let expired = self
+                .seen
+                .get(oldest)
+                .is_none_or(|at| now.duration_since(*at) > SEEN_TIME);
+            if !expired && self.seen_order.len() <= most {
+                break;
+            }
+            if let Some(id) = self.seen_order.pop_front() {
+                self.seen.remove(&id);
+            }
+        }
     }
 
     /// Keeps a frame for those who ask for it in the next seconds.
@@ -89,6 +99,25 @@ impl State {
                 self.offered_bytes -= frame.len();
             }
         }
+    }
+
+    /// Forgets what is old also while no message comes, with the room that a busy minute needed. False when nothing is
+    /// left to forget.
+    pub fn tidy(&mut self, now: Instant) -> bool {
+        self.forget_seen(now, MAX_SEEN);
+        self.expire_offers(now);
+        if has_room(self.seen.capacity(), self.seen.len()) {
+            self.seen.shrink_to(ROOM_KEPT);
+            self.seen_order.shrink_to(ROOM_KEPT);
+        }
+        if has_room(self.offered.capacity(), self.offered.len()) {
+            self.offered.shrink_to(ROOM_KEPT);
+            self.offered_order.shrink_to(ROOM_KEPT);
+        }
+        if has_room(self.wanted.capacity(), self.wanted.len()) {
+            self.wanted.shrink_to(ROOM_KEPT);
+        }
+        !self.seen.is_empty() || !self.offered.is_empty()
     }
 
     /// Of the messages asked for in vain, asks the next peer who offered them.
@@ -118,6 +147,11 @@ impl State {
     }
 }
 
+/// Whether a table has far more room than it needs: a hash table has room for seven eighths of a power of two.
+fn has_room(capacity: usize, used: usize) -> bool {
+    capacity > 4 * used.max(ROOM_KEPT)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,5 +173,26 @@ mod tests {
         assert!(state.first_sight(id(0), now), "the oldest is forgotten");
         let later = now + SEEN_TIME + Duration::from_secs(1);
         assert!(state.first_sight(id(MAX_SEEN), later), "and so is the old");
+    }
+
+    #[test]
+    fn while_nothing_comes_everything_is_forgotten_with_its_room() {
+        let mut state = State::default();
+        let now = Instant::now();
+        for number in 0..MAX_SEEN {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&number.to_be_bytes());
+            state.first_sight(id, now);
+            state.offer(id, &vec![7; 64].into(), now);
+        }
+        assert!(state.tidy(now), "nothing is old yet");
+        assert!(state.seen.len() == MAX_SEEN && !state.offered.is_empty());
+        assert!(state.tidy(now + OFFER_TIME + Duration::from_secs(1)));
+        assert!(state.offered.is_empty() && state.offered_bytes == 0);
+        assert!(state.offered.capacity() <= 4 * ROOM_KEPT);
+        assert!(!state.tidy(now + SEEN_TIME + Duration::from_secs(1)));
+        assert!(state.seen.is_empty() && state.seen_order.is_empty());
+        assert!(state.seen.capacity() <= 4 * ROOM_KEPT);
+        assert!(state.seen_order.capacity() <= 4 * ROOM_KEPT);
     }
 }
