@@ -45,10 +45,6 @@ impl Store {
                 .collect();
             self.objects.add(new);
         }
-        if self.maintenance_ended()? {
-            // The library shares open packs, and keeps what maintenance has read of all of them: pages and bases of deltas.
-            self.objects.reopen_next();
-        }
         if self.objects.pending_count() > 0 {
             let pack = pack::write(self.objects.pending());
             install_pack(&path, &pack)?;
@@ -103,13 +99,6 @@ impl Store {
             .name("ledger-maintain".into())
             .spawn(move || drop(maintain(&path)))
             .ok();
-    }
-
-    /// Whether maintenance has ended since this was asked.
-    fn maintenance_ended(&mut self) -> Result<bool, StoreError> {
-        let running = &mut self.writer()?.maintenance;
-        let ended = running.take_if(|thread| thread.is_finished());
-        Ok(ended.is_some_and(|thread| thread.join().is_ok()))
     }
 
     /// Flushes when a bound is passed.

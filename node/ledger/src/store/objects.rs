@@ -11,16 +11,11 @@ use crate::grammar::{Kind, MAX_COMMIT_BYTES, MAX_TREE_BYTES, Object};
 use crate::oid::Oid;
 use crate::receipt::MAX_RECEIPTS_BYTES;
 
-/// The library keeps packs mapped that maintenance has removed, and with them their space on disk, until the repository
-/// is opened again.
-const PACKS_UNTIL_REOPENED: usize = 32;
-
 pub(super) struct Objects {
     repo: git2::Repository,
     gone: Option<Gone>,
     pending: HashMap<Oid, (Kind, Vec<u8>)>,
     pending_bytes: usize,
-    packs_since_open: usize,
     /// When the folder of packs had last changed when it was looked at.
     seen: Cell<Option<SystemTime>>,
 }
@@ -40,7 +35,6 @@ impl Objects {
             gone: None,
             pending: HashMap::new(),
             pending_bytes: 0,
-            packs_since_open: 0,
             seen: Cell::new(None),
         }
     }
@@ -61,11 +55,6 @@ impl Objects {
             let _ = odb.refresh();
         }
         odb.exists_ext(git_id(id), git2::OdbLookupFlags::NO_REFRESH)
-    }
-
-    /// Opens the repository again with the next pack.
-    pub fn reopen_next(&mut self) {
-        self.packs_since_open = PACKS_UNTIL_REOPENED;
     }
 
     /// Treats objects as not there, until the packs that have them are removed.
@@ -141,18 +130,16 @@ impl Objects {
             .collect()
     }
 
-    /// Forgets what waited: it is in a pack now.
+    /// Forgets what waited: it is in a pack now. The repository is opened again, because the library keeps what it has
+    /// seen of packs: whatever was looked up in them stays mapped, more the longer the ledger is, and packs that
+    /// maintenance removed stay on disk.
     pub fn clear_pending(&mut self, path: &Path) -> Result<(), StoreError> {
-        self.packs_since_open += 1;
         let removed = |gone: &Gone| !gone.packs.iter().any(|pack| pack.exists());
         if self.gone.as_ref().is_some_and(removed) {
             self.gone = None;
-            self.reopen_next();
         }
-        if self.packs_since_open >= PACKS_UNTIL_REOPENED || self.repo.odb()?.refresh().is_err() {
-            self.repo = super::open::open_repository(path)?;
-            self.packs_since_open = 0;
-        }
+        self.repo = super::open::open_repository(path)?;
+        self.seen.set(None);
         // What was let go and came again is there again.
         if let Some(gone) = &mut self.gone
             && self.pending.keys().any(|id| gone.ids.contains(id))
