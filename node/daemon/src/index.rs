@@ -85,11 +85,10 @@ impl Index {
                     continue;
                 };
                 let position = u32::try_from(position).map_err(fail)?;
-                let known = table.get(receipt.entry.as_bytes()).map_err(fail)?.is_some();
-                if !known || !is_copy(receipt) {
-                    table
-                        .insert(receipt.entry.as_bytes(), (height, position))
-                        .map_err(fail)?;
+                let entry = receipt.entry.as_bytes();
+                // Looked up for copies alone, which are rare: ids lie anywhere, so that each look is a page to read.
+                if !is_copy(receipt) || table.get(entry).map_err(fail)?.is_none() {
+                    table.insert(entry, (height, position)).map_err(fail)?;
                 }
             }
             if let Some(set) = changed {

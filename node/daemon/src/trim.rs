@@ -6,8 +6,9 @@
 
 use std::time::Duration;
 
-/// How often. It takes a millisecond or two, less the more often it is done.
-const EVERY: Duration = Duration::from_secs(2);
+/// How often. It takes a millisecond or two, less the more often it is done. Between two of them what is new lands
+/// anywhere in the room that the busiest minute needed, each time on another page.
+const EVERY: Duration = Duration::from_secs(1);
 /// What is larger is mapped by itself and unmapped when it is free: packs and slices, a few a block. Without a fixed bound
 /// glibc raises its own up to 32 MiB, one large buffer at a time.
 #[cfg(target_env = "gnu")]
