@@ -22,6 +22,8 @@ const TOPIC: &str = "note";
 const PATIENCE: Duration = Duration::from_secs(3600);
 /// How often memory is looked at.
 const EACH: Duration = Duration::from_millis(250);
+/// After this long without entries a node has nothing left of what it keeps for a time: the ids of messages, for a minute.
+const REST: Duration = Duration::from_secs(70);
 /// After this long without entries a node counts as idle.
 const IDLE: Duration = Duration::from_secs(20);
 
@@ -123,7 +125,7 @@ pub fn measure(stage: &mut Stage<'_>, entries: u64) -> Value {
         let mut most_filling = 0.0;
         if goal - done > FIRST {
             most_filling = most(&fill(stage, goal - done - FIRST).1);
-            std::thread::sleep(IDLE);
+            std::thread::sleep(REST);
         }
         let (full, filling) = fill(stage, FIRST.min(goal - done));
         let (slow, own) = own_mib_during(pid, || load::part(stage, &mut signers, trickle, TOPIC));
