@@ -45,10 +45,9 @@ pub(crate) async fn lane_loop(node: Shared, mut queue: mpsc::Receiver<Batch>) {
             }
             Err(e) => {
                 tracing::error!(error = %e, "entries could not be appended to the lane");
-                let why = e.to_string();
-                waiting
-                    .into_iter()
-                    .for_each(|w| drop(w.send(Err(CoreError::Ledger(why.clone())))));
+                for waits in waiting {
+                    let _ = waits.send(Err(e.again()));
+                }
             }
         }
         next = Instant::now() + BATCH_WINDOW;

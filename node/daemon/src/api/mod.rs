@@ -60,6 +60,8 @@ impl From<crate::core::CoreError> for Refused {
     fn from(e: crate::core::CoreError) -> Self {
         match e {
             crate::core::CoreError::Before { .. } => Self::gone(e),
+            crate::core::CoreError::NoRoom(_) => Self::new(StatusCode::INSUFFICIENT_STORAGE, e)
+                .hint("hand it to another node, or make room on this one's disk"),
             e => Self::internal(e),
         }
     }

@@ -21,7 +21,7 @@ impl From<SubmitError> for Refused {
             SubmitError::Full => Self::new(StatusCode::SERVICE_UNAVAILABLE, e)
                 .hint("the trunk does not keep up or stands still; try again later"),
             SubmitError::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, e),
-            SubmitError::Core(e) => Self::internal(e),
+            SubmitError::Core(e) => e.into(),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Lanes: appending to the own one, taking in the others'.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use instar_attest::PublicKey;
 use instar_chain::{merge, query};
-use instar_ledger::{Entry, Lane, LaneCommit, Oid};
+use instar_ledger::{Entry, Lane, LaneCommit, Oid, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -82,6 +83,21 @@ fn recent(commits: &[Arc<LaneCommit>]) -> Vec<Oid> {
     ids
 }
 
+/// Whoever hands over an entry can do something about a full disk: wait, or go to another node.
+fn not_appended(error: StoreError) -> CoreError {
+    match &error {
+        StoreError::Io { source, .. }
+            if matches!(
+                source.kind(),
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+            ) =>
+        {
+            CoreError::NoRoom(error.to_string())
+        }
+        _ => ledger_error(error),
+    }
+}
+
 impl Core {
     /// Every lane's unmerged end as it stands on disk, verified; for the start.
     pub(crate) fn load_tails(&mut self) -> Result<(), CoreError> {
@@ -131,7 +147,7 @@ impl Core {
         let commit = self
             .ledger
             .append_lane(&self.keys.lane, &lane, &entries, time_s)
-            .map_err(ledger_error)?;
+            .map_err(not_appended)?;
         self.pending_ids.extend(fresh);
         self.tails_changed();
         let tail = self.tails.entry(lane).or_default();

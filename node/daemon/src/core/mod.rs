@@ -39,6 +39,9 @@ pub enum CoreError {
     /// The git store.
     #[error("the ledger: {0}")]
     Ledger(String),
+    /// The disk, or what this user may write on it, is full.
+    #[error("this node has no room on its disk: {0}")]
+    NoRoom(String),
     /// Something of a block from before this node's history.
     #[error("{what} is of block {height}; the history of this node begins with block {first}")]
     Before {
@@ -64,6 +67,17 @@ pub enum CoreError {
     /// Something of a device that this node doesn't know.
     #[error("refused: device {0} is not registered")]
     Stranger(instar_ledger::DeviceId),
+}
+
+impl CoreError {
+    /// The same once more, for another one who waits for it.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Ledger(why) => Self::Ledger(why.clone()),
+            Self::NoRoom(why) => Self::NoRoom(why.clone()),
+            other => Self::Ledger(other.to_string()),
+        }
+    }
 }
 
 impl From<instar_state::StoreError> for CoreError {
