@@ -27,8 +27,6 @@ fn a_killed_program_is_back() {
     let world = World::new("healthy");
     let supervisor = world.supervise();
     let first = supervisor.pid();
-    // It is there before it has come as far as to note itself.
-    wait_until("its note", || (world.runs().len() == 1).then_some(()));
     world::kill(first, "KILL");
     wait_until("a new process", || {
         supervisor.pid_now().filter(|pid| *pid != first)
@@ -140,10 +138,6 @@ fn told_to_end_it_ends_the_program() {
         let world = World::new(mode);
         let mut supervisor = world.supervise();
         let pid = supervisor.pid();
-        // It notes its start once it takes signals in its own way.
-        wait_until("the program noting its start", || {
-            (!world.runs().is_empty()).then_some(())
-        });
         let began = Instant::now();
         supervisor.signal("TERM");
         assert!(supervisor.wait().success());

@@ -131,10 +131,16 @@ impl World {
         }
     }
 
-    /// Starts a supervisor and waits until its program runs.
+    /// Starts a supervisor and waits until its program has noted its start: from then on it takes signals in its own way.
     pub fn supervise(&self) -> Supervisor {
         let supervisor = self.supervise_unchecked();
-        wait_until("the program", || supervisor.pid_now());
+        wait_until("the program's note", || {
+            let its = format!(" {}", supervisor.pid_now()?);
+            self.runs()
+                .iter()
+                .any(|run| run.ends_with(&its))
+                .then_some(())
+        });
         supervisor
     }
 
