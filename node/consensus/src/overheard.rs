@@ -56,6 +56,18 @@ impl Tips {
     }
 }
 
+/// Keeps what is new, and the newest `most` of it.
+fn keep<T: Clone + PartialEq>(kept: &Mutex<VecDeque<T>>, new: &T, most: usize) {
+    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+    if kept.contains(new) {
+        return;
+    }
+    if kept.len() >= most {
+        kept.pop_front();
+    }
+    kept.push_back(new.clone());
+}
+
 /// Certificates that are remembered: a few rounds of one height.
 const MAX_POLKAS: usize = 16;
 
@@ -65,14 +77,7 @@ pub(crate) struct Polkas(Mutex<VecDeque<PolkaCertificate<Ctx>>>);
 
 impl Polkas {
     pub(crate) fn note(&self, certificate: &PolkaCertificate<Ctx>) {
-        let mut polkas = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if polkas.contains(certificate) {
-            return;
-        }
-        if polkas.len() >= MAX_POLKAS {
-            polkas.pop_front();
-        }
-        polkas.push_back(certificate.clone());
+        keep(&self.0, certificate, MAX_POLKAS);
     }
 
     /// Whether more than two thirds of the power are known to have prevoted this block in this round.
@@ -115,14 +120,7 @@ pub(crate) struct Proofs(Mutex<VecDeque<ValidatorProof<Ctx>>>);
 
 impl Proofs {
     pub(crate) fn note(&self, proof: &ValidatorProof<Ctx>) {
-        let mut proofs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if proofs.contains(proof) {
-            return;
-        }
-        if proofs.len() >= MAX_PROOFS {
-            proofs.pop_front();
-        }
-        proofs.push_back(proof.clone());
+        keep(&self.0, proof, MAX_PROOFS);
     }
 
     /// The consensus key that this peer, named by the bytes of its id, proved to hold.
